@@ -1,0 +1,210 @@
+"""Fold: how the axes of a dense weight become the modes of a tensor, and back.
+
+Every axis has a role, which is the first letter of its modes' names: ``o`` output features, ``i`` input features, ``k`` kernel
+positions. A leading mode ``g`` holds the groups of a grouped convolution. An axis of size n may be split into modes whose
+product is larger than n; the tensor is then padded with zeros, and `unfold` cuts them off again.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import combinations_with_replacement
+
+import torch.nn.functional as F
+from torch import Tensor
+
+PADDING_LIMIT = 1.05  # an axis is padded by at most 5 %, where no exact split is close to balanced
+PADDING_GAIN = 1.1  # how much smaller the sum of padded modes has to be
+SEARCH_LIMIT = 100  # padded sizes that are split exactly
+COMBINATIONS = 3000  # of modes near the root that are tried
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of the dense weight: its role (o, i or k), its size and the sizes of its modes; `groups` slices lead the modes."""
+
+    role: str
+    size: int
+    modes: tuple[int, ...]
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.size % self.groups or min(self.modes, default=1) < 1 or not self.modes:
+            raise ValueError(
+                f"the {self.role} axis of size {self.size} has the modes {self.modes} in {self.groups} groups; "
+                "sizes must be at least 1 and groups must divide the axis"
+            )
+        if math.prod(self.modes) < self.size // self.groups:
+            raise ValueError(
+                f"the modes {self.modes} of the {self.role} axis have the product {math.prod(self.modes)}, "
+                f"which does not fit its size {self.size // self.groups}; choose modes whose product is at least that size"
+            )
+
+    @property
+    def padding(self) -> int:
+        """The number of zero slices added to each group of the axis."""
+        return math.prod(self.modes) - self.size // self.groups
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The axes of a dense weight in torch's order."""
+
+    axes: tuple[Axis, ...]
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the dense weight."""
+        return tuple(axis.size for axis in self.axes)
+
+    @property
+    def groups(self) -> int:
+        """The number of groups, 1 where the weight is not grouped."""
+        return max(axis.groups for axis in self.axes)
+
+    @cached_property
+    def named(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """The (name, size) pairs of the modes of each axis."""
+        count = {"o": 0, "i": 0, "k": 0}
+        result = []
+        for axis in self.axes:
+            pairs = [("g", axis.groups)] if axis.groups > 1 else []
+            for size in axis.modes:
+                count[axis.role] += 1
+                pairs.append((f"{axis.role}{count[axis.role]}", size))
+            result.append(tuple(pairs))
+        return tuple(result)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The size of every mode by name, in the order of the dense tensor."""
+        return {name: size for pairs in self.named for name, size in pairs}
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The names of all modes, in the order of the dense tensor."""
+        return tuple(self.sizes)
+
+    def role(self, letter: str) -> tuple[str, ...]:
+        """The modes of one role: "o", "i", "k" or "g"."""
+        return tuple(mode for mode in self.modes if mode[0] == letter)
+
+    def axis(self, role: str) -> Axis:
+        """The first axis of a role."""
+        return next(axis for axis in self.axes if axis.role == role)
+
+    @property
+    def legs(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of modes for formats with separate modes: each output mode, the kernel modes together, each input mode."""
+        kernel = self.role("k")
+        return (*((mode,) for mode in self.role("o")), *((kernel,) if kernel else ()), *((mode,) for mode in self.role("i")))
+
+    @property
+    def pairs(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of modes for formats with merged modes: (o1, i1), (o2, i2), ..., then the kernel modes together."""
+        out, inp, kernel = self.role("o"), self.role("i"), self.role("k")
+        if len(out) != len(inp):
+            raise ValueError(
+                f"a merged format needs as many output modes as input modes, but there are {len(out)} and {len(inp)}; "
+                "pad the shorter list with modes of size 1"
+            )
+        return (*zip(out, inp, strict=True), *((kernel,) if kernel else ()))
+
+    def fold(self, dense: Tensor) -> Tensor:
+        """The tensor of all modes, of shape `tuple(self.sizes.values())`, from the dense weight; padding is zero."""
+        if tuple(dense.shape) != self.shape:
+            raise ValueError(f"the weight has shape {tuple(dense.shape)}, but this fold is for {self.shape}; make a fold for its shape")
+        for position, axis in enumerate(self.axes):
+            if axis.padding:
+                dense = dense.unflatten(position, (axis.groups, -1)).movedim(position + 1, -1)
+                dense = F.pad(dense, (0, axis.padding)).movedim(-1, position + 1).flatten(position, position + 1)
+        return dense.reshape(tuple(self.sizes.values()))
+
+    def unfold(self, tensor: Tensor) -> Tensor:
+        """The dense weight from the tensor of all modes; padding is cut off."""
+        tensor = tensor.reshape([axis.groups * math.prod(axis.modes) for axis in self.axes])
+        for position, axis in enumerate(self.axes):
+            if axis.padding:
+                tensor = tensor.unflatten(position, (axis.groups, -1)).narrow(position + 1, 0, axis.size // axis.groups)
+                tensor = tensor.flatten(position, position + 1)
+        return tensor
+
+
+def make_fold(
+    axes: Sequence[tuple[str, int]],
+    n_modes: int,
+    *,
+    in_modes: Sequence[int] | None = None,
+    out_modes: Sequence[int] | None = None,
+    groups: int = 1,
+    grouped_role: str = "o",
+) -> Fold:
+    """A fold of (role, size) axes; output and input axes are split into `n_modes` modes each unless modes are given."""
+    given = {"o": out_modes, "i": in_modes, "k": None}
+    longest = max(len(modes) if modes is not None else n_modes for modes in (in_modes, out_modes))
+    result = []
+    for role, size in axes:
+        split = groups if role == grouped_role else 1
+        if size % split:
+            raise ValueError(f"{groups} groups do not divide the {role} axis of size {size}; choose groups that divide it")
+        modes = given[role]
+        if role == "k":
+            modes = (size,)
+        elif modes is None:
+            modes = balanced_modes(size // split, longest)
+        result.append(Axis(role, size, tuple(int(m) for m in modes), split))
+    return Fold(tuple(result))
+
+
+@lru_cache(maxsize=4096)
+def balanced_modes(size: int, count: int) -> tuple[int, ...]:
+    """`count` mode sizes whose product is `size`, or up to 5 % more where that makes them much more equal.
+
+    Equal modes minimise the sum of the modes, which is what the factors of most formats store. Padding is charged by its square, and
+    has to gain a tenth at least: it costs a copy of every input.
+
+    >>> balanced_modes(1000, 3), balanced_modes(33278, 3)
+    ((10, 10, 10), (30, 30, 37))
+    """
+
+    def cost(modes: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+        padded = math.prod(modes)
+        return sum(modes) * (padded / size) ** 2 * (PADDING_GAIN if padded > size else 1), modes
+
+    root = size ** (1 / count)
+    width = int((COMBINATIONS ** (1 / max(1, count - 1)) - 1) / 2)
+    best = min([_most_equal(size, count), *_near(size, count, round(root), width)], key=cost)
+    for padded in range(size + 1, min(int(size * PADDING_LIMIT), size + SEARCH_LIMIT) + 1):
+        if math.ceil(count * padded ** (1 / count) - 1e-9) * (padded / size) ** 2 * PADDING_GAIN >= cost(best)[0]:
+            break  # no split of this size, nor of a larger one, is equal enough to be better
+        best = min(best, _most_equal(padded, count), key=cost)
+    return best
+
+
+def _near(size: int, count: int, root: int, width: int) -> list[tuple[int, ...]]:
+    """Splits into modes near the root, with the least padding: all but one are tried, the last is what is missing."""
+    found = []
+    for modes in combinations_with_replacement(range(max(1, root - width), root + width + 1), count - 1):
+        last = -(-size // math.prod(modes))
+        if math.prod(modes) * last <= size * PADDING_LIMIT:
+            found.append(tuple(sorted((*modes, last))))
+    return found
+
+
+@lru_cache(maxsize=65536)
+def _most_equal(size: int, count: int) -> tuple[int, ...]:
+    """The divisors of `size` with the smallest sum, in increasing order."""
+    if count == 1:
+        return (size,)
+    root = round(size ** (1 / count)) + 1
+    best = None
+    for first in range(min(root, size), 0, -1):
+        if size % first == 0:
+            rest = _most_equal(size // first, count - 1)
+            if best is None or first + sum(rest) < sum(best):
+                best = tuple(sorted((first, *rest)))
+            if count == 2:
+                break  # the largest divisor below the root gives the smallest sum
+    assert best is not None
+    return best

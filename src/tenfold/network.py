@@ -1,0 +1,134 @@
+"""Network: a weight format as a statement of indices, and what follows from the statement alone.
+
+A statement such as ``"r o1 i1, r o2 i2 -> o1 o2 i1 i2"`` names the indices of every factor. Indices on the right are
+modes: they exist in the dense weight. All others are ranks and are summed. An index may stand on more than two factors
+(a hyper-edge). This file holds data only: no torch, no arithmetic on values.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Network:
+    """The indices of every factor, the modes in the order of the dense tensor, and the size of every index."""
+
+    factors: tuple[tuple[str, ...], ...]
+    modes: tuple[str, ...]
+    index_sizes: tuple[tuple[str, int], ...]
+
+    def __post_init__(self) -> None:
+        if not self.factors or not self.modes:
+            raise ValueError(f"the statement {self.statement!r} has no factor or no mode; it needs at least one of each")
+        for indices in (*self.factors, self.modes):
+            if len(set(indices)) != len(indices):
+                raise ValueError(f"the statement {self.statement!r} repeats an index within {' '.join(indices)!r}; name each axis once")
+        used = {index for indices in self.factors for index in indices}
+        if missing := [mode for mode in self.modes if mode not in used]:
+            raise ValueError(f"the statement {self.statement!r} has modes {missing} that no factor carries; add them to a factor")
+        if single := [index for index in sorted(used - set(self.modes)) if len(self.carriers(index)) == 1]:
+            raise ValueError(
+                f"the statement {self.statement!r} has ranks {single} on one factor only; a rank joins two or more: leave them out"
+            )
+        if set(self.sizes) != used:
+            raise ValueError(
+                f"sizes are given for {sorted(self.sizes)} but the statement {self.statement!r} has the indices {sorted(used)}; "
+                "give one size for each index"
+            )
+        if bad := {name: size for name, size in self.index_sizes if size < 1}:
+            raise ValueError(f"sizes {bad} of {self.statement!r} are below 1; every index needs a size of at least 1")
+
+    @classmethod
+    def of(cls, factors: Iterable[Iterable[str]], modes: Iterable[str], sizes: Mapping[str, int]) -> "Network":
+        """A network from index names; `sizes` may hold names that the network does not use."""
+        factors, modes = tuple(tuple(f) for f in factors), tuple(modes)
+        names = dict.fromkeys(index for indices in (*factors, modes) for index in indices)
+        return cls(factors, modes, tuple((name, int(sizes[name])) for name in names if name in sizes))
+
+    @classmethod
+    def parse(cls, statement: str, sizes: Mapping[str, int]) -> "Network":
+        """A network from a statement.
+
+        >>> Network.parse("o r, r i -> o i", {"o": 4, "i": 6, "r": 2}).numel
+        20
+        """
+        left, arrow, right = statement.partition("->")
+        groups = [part.split() for part in left.split(",")]
+        if not arrow or any(not _NAME.fullmatch(name) for group in (*groups, right.split()) for name in group):
+            raise ValueError(f"{statement!r} is not a statement; write index names as in 'o r, r i -> o i'")
+        return cls.of(groups, right.split(), sizes)
+
+    @cached_property
+    def statement(self) -> str:
+        """The index string, e.g. ``"o1 r, r i1 -> o1 i1"``."""
+        return f"{', '.join(map(' '.join, self.factors))} -> {' '.join(self.modes)}"
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The size of every index by name."""
+        return dict(self.index_sizes)
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """The size of every rank index by name, in the order of the statement."""
+        return {name: size for name, size in self.index_sizes if name not in self.modes}
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of every factor."""
+        return tuple(tuple(self.sizes[index] for index in indices) for indices in self.factors)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the dense tensor, one axis for each mode."""
+        return tuple(self.sizes[mode] for mode in self.modes)
+
+    @cached_property
+    def numel(self) -> int:
+        """The number of stored values."""
+        return sum(map(math.prod, self.shapes))
+
+    def carriers(self, index: str) -> tuple[tuple[int, int], ...]:
+        """The (factor, axis) pairs that carry an index."""
+        return tuple((k, indices.index(index)) for k, indices in enumerate(self.factors) if index in indices)
+
+    def resized(self, sizes: Mapping[str, int]) -> "Network":
+        """The same statement with other sizes for the indices named."""
+        return Network(self.factors, self.modes, tuple((name, int(sizes.get(name, size))) for name, size in self.index_sizes))
+
+    def components(self, without: str) -> list[set[int]]:
+        """The factors that stay connected through rank indices when one index is cut, as sets of factor numbers."""
+        rest = set(range(len(self.factors)))
+        found = []
+        while rest:
+            group = {rest.pop()}
+            while grown := {
+                k for k in rest for m in group if any(i in self.ranks and i != without for i in set(self.factors[k]) & set(self.factors[m]))
+            }:
+                group |= grown
+                rest -= grown
+            found.append(group)
+        return found
+
+    def useful_rank(self, rank: str) -> int:
+        """The largest size of a rank index that can change what the network represents.
+
+        Cutting the index leaves components; the matrix between one of them and all others has at most the rank of its smaller
+        side, and for a hyper-edge a sum over the index can be absorbed once it reaches the product of all sides but the largest.
+        In a loop nothing separates; the bound is then the product of all modes but those of the largest carrier.
+        """
+        shared = {mode for mode in self.modes if len(self.carriers(mode)) == len(self.factors)}
+        size = {mode: self.sizes[mode] for mode in self.modes if mode not in shared}
+        carriers = {k for k, _ in self.carriers(rank)}
+        sides = [group for group in self.components(rank) if group & carriers]
+        if len(sides) == 1:
+            sides = [{k} for k in carriers]
+            total = math.prod(size.values())
+        else:
+            total = math.prod(size[m] for m in size if any(m in self.factors[k] for side in sides for k in side))
+        return max(1, total // max(math.prod(size[m] for m in size if any(m in self.factors[k] for k in side)) for side in sides))

@@ -1,0 +1,269 @@
+"""FactorizedWeight: a network with its parameters, and the four verbs that every layer is made of.
+
+dense     the weight in torch's shape and axis order
+apply     (*batch, in) -> (*batch, out)
+rows      ids -> rows of an embedding
+convolve  (N, in, *positions) -> (N, out, *positions)
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from tenfold import contract
+from tenfold.contract import ContractionPlan, Machine, Positions
+from tenfold.contract.steps import PairPlan, RowsPlan
+from tenfold.fold import Fold
+from tenfold.network import Network
+
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch < 2.7 has no is_exporting
+EXPORT_BATCH, EXPORT_PLACES = 16, 1024  # an exported program has one plan for all sizes that it leaves open
+
+
+def _constant_result(function: Any) -> Any:
+    """The function, marked as torch.compiler.assume_constant_result marks it; that would import all of Dynamo, which takes seconds."""
+    function._dynamo_marked_constant = True
+    return function
+
+
+class FactorizedWeight(nn.Module):
+    """A weight stored as the factors of a network.
+
+    Args:
+        network: the statement and the sizes.
+        fold: how the dense weight's axes are the network's modes.
+        factors: values, one tensor of shape `network.shapes[k]` each; left out, they are uninitialised.
+
+    Raises:
+        ValueError: the network's modes are not those of the fold, or a factor has another shape.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        fold: Fold,
+        factors: Sequence[Tensor] | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if {mode: network.sizes[mode] for mode in network.modes} != fold.sizes or network.modes != fold.modes:
+            raise ValueError(
+                f"the network {network.statement!r} has the modes {dict(zip(network.modes, network.shape, strict=True))}, "
+                f"but the weight of shape {fold.shape} is folded to {fold.sizes}; build the network from this fold"
+            )
+        if factors is None:
+            factors = [torch.empty(shape, device=device, dtype=dtype) for shape in network.shapes]
+        for number, (factor, shape) in enumerate(zip(factors, network.shapes, strict=True)):
+            if tuple(factor.shape) != shape:
+                raise ValueError(f"factor {number} of {network.statement!r} has shape {tuple(factor.shape)}; it needs {shape}")
+        self.network = network
+        self.fold = fold
+        self.factors = nn.ParameterList(nn.Parameter(factor.to(device=device, dtype=dtype).contiguous()) for factor in factors)
+        self._prepared: dict[Any, tuple[Any, Any]] = {}
+
+    def init_normal_(self, std: float, *, generator: torch.Generator | None = None) -> None:
+        """Fills the factors so that every entry of `dense()` has mean 0 and standard deviation `std`.
+
+        An entry is a sum of T products of C independent factor entries, so each entry of a factor gets the variance
+        (std^2 / T)^(1/C). Source: a sum of T uncorrelated terms has T times the variance of one, and independent factors multiply theirs.
+        """
+        n_terms = math.prod(self.network.ranks.values())
+        std_factor = (std / math.sqrt(n_terms)) ** (1 / len(self.factors))
+        with torch.no_grad():
+            for factor in self.factors:
+                factor.normal_(0.0, std_factor, generator=generator)
+
+    # -- the four verbs ---------------------------------------------------------------------------------------------
+
+    def dense(self) -> Tensor:
+        """The dense weight of shape `fold.shape`, in torch's axis order."""
+        return self.kept("dense", self._dense)
+
+    def _dense(self) -> Tensor:
+        with _full_precision(self.factors[0]):
+            return self.fold.unfold(contract.dense(self.plan_dense(), list(self.factors)))
+
+    def apply(self, x: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """(*batch, out) from (*batch, in): x times the transposed dense weight.
+
+        A callable argument is torch's own `Module.apply(fn)`, which walks over submodules; models call it to initialise themselves.
+        """
+        if not isinstance(x, Tensor):
+            return super().apply(x)
+        size_in, size_out = self.fold.axis("i"), self.fold.axis("o")
+        if not x.dim() or x.shape[-1] != size_in.size:
+            given = x.shape[-1] if x.dim() else "no"
+            raise RuntimeError(f"the input has {given} features, but this weight of shape {self.fold.shape} needs {size_in.size}")
+        x = self._cast(x)
+        if size_in.padding:
+            x = F.pad(x, (0, size_in.padding))
+        plan = self.plan_apply(bucket(math.prod(x.shape[:-1])), self.is_kept())
+        y = contract.linear(plan, self._prepared_for(plan, x.dtype), x)
+        return y.narrow(-1, 0, size_out.size) if size_out.padding else y
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """(*ids, out): the rows `ids` of an embedding whose rows are the input axis, in the dtype of the factors."""
+        axis_in, axis_out = self.fold.axis("i"), self.fold.axis("o")
+        flat = ids.reshape(-1)
+        digits = []
+        for size in reversed(axis_in.modes[1:]):
+            digits.append(flat % size)
+            flat = torch.div(flat, size, rounding_mode="floor")
+        digits.append(flat)  # whole, so that the gather refuses ids which are negative or too large
+        with _full_precision(self.factors[0]):
+            y = contract.rows(self.plan_rows(), list(self.factors), digits[::-1])
+        return y.narrow(-1, 0, axis_out.size).reshape(*ids.shape, axis_out.size)
+
+    def convolve(self, x: Tensor, spatial: Callable[[Tensor, Tensor, int], Tensor], positions: Positions) -> Tensor:
+        """(N, out, *positions) from (N, in, *positions).
+
+        `spatial(x, weight, groups)` is the layer's own convolution with its stride, padding and dilation and without bias;
+        `positions` are the numbers of places that it reads and writes, from which the plan's cost is computed.
+        """
+        axis_in, axis_out, groups = self.fold.axis("i"), self.fold.axis("o"), self.fold.groups
+        x = self._cast(x)
+        if axis_in.padding:
+            x = _pad_channels(x, groups, axis_in.padding)
+        p = positions
+        plan = self.plan_convolve(bucket(x.shape[0]), self.is_kept(), p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride)
+        y = contract.convolve(plan, self._prepared_for(plan, x.dtype), x, spatial)
+        if axis_out.padding:
+            y = y.unflatten(1, (groups, -1)).narrow(2, 0, axis_out.size // axis_out.groups).flatten(1, 2)
+        return y
+
+    def _cast(self, x: Tensor) -> Tensor:
+        """The input in the dtype that autocast asks for; without it, an input of another dtype than the factors is refused."""
+        dtype = self.factors[0].dtype
+        if torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64:
+            return x.to(torch.get_autocast_dtype(x.device.type))
+        if x.dtype != dtype:
+            raise RuntimeError(f"the input has the dtype {x.dtype}, but the weight has {dtype}; convert one of them")
+        return x
+
+    # -- ranks ------------------------------------------------------------------------------------------------------
+
+    def slice_sizes(self, rank: str) -> Tensor:
+        """(size of the rank,): for each slice the product of the norms of what its carriers hold there; at 0 it adds nothing."""
+        sizes = [self.factors[k].detach().movedim(axis, 0).flatten(1).norm(dim=1) for k, axis in self._carriers(rank)]
+        return torch.stack(sizes).prod(0)
+
+    def truncated(self, rank: str, keep: Sequence[int]) -> "FactorizedWeight":
+        """A new weight with the slices `keep` of a rank; `dense()` is the same where all others have size 0.
+
+        Raises:
+            ValueError: there is no such rank or slice, or nothing is kept.
+        """
+        factors = [factor.detach() for factor in self.factors]
+        size = self.network.sizes.get(rank, 0)
+        carriers = self._carriers(rank)
+        if not keep or not set(keep) <= set(range(size)) or len(set(keep)) < len(keep):
+            raise ValueError(
+                f"the slices {list(keep)} are to be kept of rank {rank!r}, which has {size}; give different numbers below that"
+            )
+        for k, axis in carriers:
+            factors[k] = factors[k].index_select(axis, torch.tensor(keep, device=factors[k].device))
+        return FactorizedWeight(self.network.resized({rank: len(keep)}), self.fold, factors).train(self.training)
+
+    def _carriers(self, rank: str) -> tuple[tuple[int, int], ...]:
+        if rank not in self.network.ranks:
+            raise ValueError(
+                f"{rank!r} is no rank of {self.network.statement!r}; its ranks are {list(self.network.ranks)}: name one of them"
+            )
+        return self.network.carriers(rank)
+
+    # -- plans, made once from sizes --------------------------------------------------------------------------------
+    # Dynamo calls these while tracing and bakes their results in: no search is ever part of a graph.
+
+    @_constant_result
+    def plan_dense(self) -> PairPlan:
+        """How `dense` contracts the factors."""
+        return contract.plan_dense(self.network)
+
+    @_constant_result
+    def plan_rows(self) -> RowsPlan:
+        """How `rows` contracts gathered slices."""
+        return contract.plan_rows(self.network)
+
+    @_constant_result
+    def plan_apply(self, batch: int, is_cached: bool = True) -> ContractionPlan:
+        """How `apply` contracts an input of `batch` rows; `print` it to see steps, FLOP and bytes."""
+        return contract.plan_linear(self.network, batch, is_cached, Machine.of(self.factors[0].device.type))
+
+    @_constant_result
+    def plan_convolve(
+        self, batch: int, is_cached: bool, n_in: int, n_out: int, kernel: tuple[int, ...], is_transposed: bool = False, stride: int = 1
+    ) -> ContractionPlan:
+        """How `convolve` contracts an input of `batch` samples; numbers only, because Dynamo hands over no objects made while tracing."""
+        positions = Positions(n_in, n_out, kernel, is_transposed, stride)
+        return contract.plan_convolution(self.network, batch, is_cached, Machine.of(self.factors[0].device.type), positions)
+
+    # -- results kept in eval ---------------------------------------------------------------------------------------
+
+    def is_kept(self) -> bool:
+        """Whether contractions of factors alone are kept between calls: in eval, without gradients, outside of tracing."""
+        return not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+
+    def _prepared_for(self, plan: ContractionPlan, dtype: torch.dtype) -> list[Tensor]:
+        """The tensors that the plan's steps need, in the dtype of the input."""
+        return self.kept((plan, dtype), lambda: [one.to(dtype) for one in contract.prepare(plan, list(self.factors))])
+
+    def kept(self, key: Any, make: Callable[[], Any]) -> Any:
+        """`make()`, or what it gave before, where `is_kept()` and no factor has changed since.
+
+        A change is seen by a tensor's version, which writing through `factor.data` does not raise; `train()` and `eval()` forget all.
+        """
+        factors = list(self.factors)
+        # tensors put in the place of parameters (torch.func) come and go; inference tensors have no version
+        if not self.is_kept() or any(not isinstance(factor, nn.Parameter) or factor.is_inference() for factor in factors):
+            return make()
+        state = [(id(factor), factor._version, factor.data_ptr()) for factor in factors]
+        if (found := self._prepared.get(key)) is None or found[0] != state:
+            if found is not None:
+                self._prepared.clear()  # a factor changed: everything that was built from it is stale
+            self._prepared[key] = (state, make())
+        return self._prepared[key][1]
+
+    def train(self, mode: bool = True) -> Self:
+        """torch's; what was kept is dropped, so that training does not hold memory for it."""
+        self._prepared.clear()
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": {}}
+
+    def extra_repr(self) -> str:
+        """The statement, the ranks and the number of parameters."""
+        return f"{self.network.statement!r}, ranks={self.network.ranks}, numel={self.network.numel:,}"
+
+
+def places(sizes: Sequence[int]) -> int:
+    """The number of positions of a convolution; a middling one where an exported program leaves it open."""
+    count = math.prod(sizes)
+    return EXPORT_PLACES if _is_exporting() and not isinstance(count, int) else count
+
+
+def bucket(batch: int) -> int:
+    """The batch size that a plan is made for: few plans serve all batches."""
+    if _is_exporting():
+        return EXPORT_BATCH
+    return 1 if batch <= 4 else 16 if batch <= 64 else 256 if batch <= 1024 else 4096
+
+
+def _full_precision(like: Tensor) -> Any:
+    """A context in which autocast is off: what stands for a weight keeps the dtype of the weight."""
+    device = like.device.type
+    is_cast = device != "meta" and torch.is_autocast_enabled(device)  # torch knows no autocast for "meta"
+    return torch.autocast(device, enabled=False) if is_cast else contextlib.nullcontext()
+
+
+def _pad_channels(x: Tensor, groups: int, padding: int) -> Tensor:
+    y = x.unflatten(1, (groups, -1))
+    return F.pad(y, (0, 0) * (x.dim() - 2) + (0, padding)).flatten(1, 2)

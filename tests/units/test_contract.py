@@ -1,0 +1,186 @@
+"""Plans: what is chosen, what it is said to cost, and that what runs is what was said."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tenfold import contract
+from tenfold.contract import Machine, Positions, dense_plan, plan_convolution, plan_dense, plan_linear, plan_rows, recount
+from tenfold.contract.cost import Machine as CostMachine
+from tenfold.contract.search import _Search
+from tenfold.fold import Fold, make_fold
+from tenfold.formats import CP, SVD, TT, TTM, Tucker
+from tenfold.network import Network
+
+CPU = Machine()
+MATRIX = make_fold([("o", 12), ("i", 15)], 2)
+ALL = [SVD(rank=3), CP(rank=4), Tucker(rank=2), Tucker(rank=2, all_modes=True), TT(rank=2), TTM(rank=3)]
+
+
+def factors_of(network: Network) -> list[torch.Tensor]:
+    return [torch.randn(shape, dtype=torch.float64) for shape in network.shapes]
+
+
+def orders(count: int) -> list[tuple[tuple[int, ...], ...]]:
+    """All ordered partitions of so many factors."""
+    if not count:
+        return [()]
+    found = set()
+    for labels in itertools.product(range(count), repeat=count):
+        if set(labels) == set(range(max(labels) + 1)):
+            found.add(tuple(tuple(k for k in range(count) if labels[k] == group) for group in range(max(labels) + 1)))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("format", ALL, ids=str)
+def test_every_order_gives_the_same_and_the_chosen_one_is_cheapest(format) -> None:
+    """All ordered partitions of the factors are right; none is predicted to be faster than what the search picks."""
+    network = format.network(MATRIX)
+    factors = factors_of(network)
+    dense = torch.einsum(_einsum(network), *factors).reshape(12, 15)
+    x = torch.randn(5, 15, dtype=torch.float64)
+    chosen = plan_linear(network, 5, False, CPU)
+    search = _Search(network, 5, False, CPU, None)
+    for order in orders(len(network.factors)):
+        state = search.start()
+        for group in order:
+            state = search.extend(state, group)
+        plan = search.finish(state)
+        assert_close(contract.linear(plan, contract.prepare(plan, factors), x), x @ dense.mT)
+        assert chosen.seconds <= plan.seconds * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("format", ALL, ids=str)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_every_order_of_a_convolution(format, groups: int) -> None:
+    fold = make_fold([("o", 12), ("i", 4), ("k", 3), ("k", 1)], format.n_kernel_modes or format.n_modes, groups=groups)
+    network = format.network(fold)
+    factors = factors_of(network)
+    dense = fold.unfold(torch.einsum(_einsum(network), *factors))
+    x = torch.randn(2, 4 * groups, 5, 4, dtype=torch.float64)
+    wanted = torch.conv2d(x, dense, stride=2, groups=groups)
+    positions = Positions(20, 4, (3, 1), stride=4)
+    search = _Search(network, 2, False, CPU, positions)
+    n_right = 0
+    for order in orders(len(network.factors)):
+        state = search.start()
+        for group in order:
+            state = search.extend(state, group)
+            if math.isinf(state.seconds):
+                break
+        else:
+            plan = search.finish(state)
+            run = contract.convolve(plan, contract.prepare(plan, factors), x, lambda x, w, g: torch.conv2d(x, w, stride=2, groups=g))
+            assert_close(run, wanted)
+            assert plan_convolution(network, 2, False, CPU, positions).seconds <= plan.seconds * (1 + 1e-12)
+            n_right += 1
+    assert n_right > 1
+
+
+def _einsum(network: Network) -> str:
+    letters = dict(zip(network.sizes, "abcdefghijklmnopqrstuvwxyz", strict=False))
+    return ",".join("".join(letters[i] for i in f) for f in network.factors) + "->" + "".join(letters[m] for m in network.modes)
+
+
+def test_cp_convolution_is_pointwise_depthwise_pointwise() -> None:
+    network = CP(rank=16).network(make_fold([("o", 64), ("i", 64), ("k", 3), ("k", 3)], 1))
+    plan = plan_convolution(network, 16, True, CPU, Positions(1024, 1024, (3, 3)))
+    assert [(step.kind, step.n_shared) for step in plan.steps] == [("linear", 1), ("convolve", 16), ("linear", 1)]
+    assert plan.flops == 2 * 1024 * (64 * 16 + 16 * 9 + 16 * 64)
+
+
+def test_tucker_convolution_is_pointwise_full_pointwise() -> None:
+    network = Tucker(rank=(24, 16)).network(make_fold([("o", 64), ("i", 64), ("k", 3), ("k", 3)], 1))
+    plan = plan_convolution(network, 16, True, CPU, Positions(1024, 256, (3, 3), stride=4))
+    assert [(step.kind, step.n_shared) for step in plan.steps] == [("linear", 1), ("convolve", 1), ("linear", 1)]
+    assert plan.flops == 2 * (1024 * 64 * 16 + 256 * 9 * 16 * 24 + 256 * 24 * 64)
+
+
+def test_the_dense_weight_is_used_where_it_is_cheaper() -> None:
+    """A rank that saves nothing: rebuilding costs nothing in eval, and the plan says so."""
+    network = SVD(rank=63).network(make_fold([("o", 64), ("i", 64)], 1))
+    plan = plan_linear(network, 256, True, CPU)
+    assert plan.is_dense and plan.flops == 2 * 64 * 64
+    assert "the dense weight is rebuilt and used: no factorised order is predicted to be faster" in str(plan)
+    assert plan.weight_flops == 2 * 64 * 63 * 64
+    assert dense_plan(network, 256, True, CPU, None) == plan
+    narrow = plan_linear(SVD(rank=8).network(make_fold([("o", 1024), ("i", 1024)], 1)), 256, True, CPU)
+    assert not narrow.is_dense and narrow.flops == 2 * 8 * 2048
+
+
+def test_a_plan_prints_what_it_does() -> None:
+    text = str(plan_linear(TTM(rank=2).network(MATRIX), 16, True, CPU))
+    assert text.startswith("apply: o1 i1 r1, r1 o2 i2 -> o1 o2 i1 i2\n")
+    assert "FLOP a sample" in text and "bytes at the peak" in text and "us" in text.splitlines()[-1]
+    rows = str(plan_rows(TTM(rank=2).network(make_fold([("i", 15), ("o", 12)], 2))))
+    assert rows.startswith("rows: ") and "FLOP a row" in rows and "1 products" in rows
+
+
+def test_plans_are_data_made_once() -> None:
+    """The same sizes give the same object; it is hashable and holds no tensors."""
+    network = TT(rank=2).network(MATRIX)
+    plan = plan_linear(network, 16, True, CPU)
+    again = Network.parse(network.statement, network.sizes)
+    assert plan_linear(again, 16, True, CPU) is plan
+    assert hash(plan) == hash(dataclasses.replace(plan))
+    assert plan_linear(network, 256, True, CPU) is not plan
+
+
+def test_recount_keeps_the_steps() -> None:
+    """The plan is chosen for a class of sizes; its FLOP are counted at the sizes of the run."""
+    network = Tucker(rank=8).network(make_fold([("o", 64), ("i", 64), ("k", 3), ("k", 3)], 1))
+    positions = Positions(100, 25, (3, 3), stride=4)
+    assert (positions.nominal.n_in, positions.nominal.n_out) == (64, 16)
+    plan = plan_convolution(network, 16, True, CPU, positions.nominal)
+    exact = recount(plan, network, 16, True, CPU, positions)
+    assert [step.group for step in exact.steps] == [step.group for step in plan.steps]
+    assert plan.flops == 2 * (64 * 64 * 8 + 16 * 8 * 8 * 9 + 16 * 8 * 64)
+    assert exact.flops == 2 * (100 * 64 * 8 + 25 * 8 * 8 * 9 + 25 * 8 * 64)
+
+
+@pytest.mark.parametrize(("n_in", "nominal"), [(1, 16), (32, 16), (33, 64), (1024, 1024), (50_176, 16_384)])
+def test_few_plans_serve_all_images(n_in: int, nominal: int) -> None:
+    assert Positions(n_in, 1, (3, 3)).nominal.n_in == nominal
+    assert Positions(n_in, 1, (3, 3), True, 4).nominal.n_out == 4 * nominal
+    assert Positions(n_in, 1, (3, 3)).nominal.nominal == Positions(n_in, 1, (3, 3)).nominal
+
+
+@pytest.mark.parametrize("format", ALL, ids=str)
+def test_dense_and_rows(format) -> None:
+    fold: Fold = make_fold([("i", 15), ("o", 12)], 2)
+    network = format.network(fold)
+    factors = factors_of(network)
+    wanted = torch.einsum(_einsum(network), *factors)
+    assert_close(contract.dense(plan_dense(network), factors), wanted)
+    ids = torch.tensor([3, 14, 3, 0])
+    i1, i2 = fold.axis("i").modes
+    assert_close(contract.rows(plan_rows(network), factors, [ids // i2, ids % i2]), wanted.reshape(15, 12)[ids])
+    assert i1 * i2 == 15
+
+
+def test_a_single_factor_and_a_network_of_many() -> None:
+    one = Network.parse("o1 i1 -> o1 i1", {"o1": 3, "i1": 4})
+    values = [torch.randn(3, 4)]
+    assert_close(contract.dense(plan_dense(one), values), values[0])
+    plan = plan_linear(one, 5, True, CPU)
+    x = torch.randn(5, 4)
+    assert_close(contract.linear(plan, contract.prepare(plan, values), x), x @ values[0].mT)
+    many = TT(rank=2).network(make_fold([("o", 32), ("i", 32)], 1, out_modes=(2, 2, 2, 2, 2), in_modes=(2, 2, 2, 4)))
+    factors = factors_of(many)
+    assert len(many.factors) == 9
+    plan = plan_linear(many, 16, True, CPU)
+    x = torch.randn(3, 32, dtype=torch.float64)
+    dense = contract.dense(plan_dense(many), factors).reshape(32, 32)
+    assert_close(contract.linear(plan, contract.prepare(plan, factors), x), x @ dense.mT)
+
+
+def test_costs_grow_with_work() -> None:
+    assert CPU.product(1, 64, 64, 128) > CPU.product(1, 64, 64, 64)
+    assert CPU.product(1, 64, 4, 64) > CPU.product(1, 64, 64, 64) / 16, "thin products run below the peak"
+    assert CPU.step(1.0, 0, 1) > 1.0 and CPU.step(0.0, 1e9, 1) > 0.1
+    assert CPU.depthwise(3e9) > 3e9 / CPU.peak_flops
+    assert CostMachine.of("cuda").peak_flops > CostMachine.of("cpu").peak_flops

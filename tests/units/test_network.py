@@ -1,0 +1,101 @@
+"""Network: what follows from a statement alone, and what it refuses."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tenfold.network import Network
+
+RING = "a o1 b, b o2 c, c i1 d, d i2 a -> o1 o2 i1 i2"
+SIZES = {"o1": 4, "o2": 6, "i1": 5, "i2": 3}
+
+
+def test_parse() -> None:
+    network = Network.parse("r o1 i1,  r o2 i2->o1 o2 i1 i2", {**SIZES, "r": 2, "unused": 9})
+    assert network.factors == (("r", "o1", "i1"), ("r", "o2", "i2"))
+    assert network.statement == "r o1 i1, r o2 i2 -> o1 o2 i1 i2"
+    assert network.shapes == ((2, 4, 5), (2, 6, 3))
+    assert network.shape == (4, 6, 5, 3)
+    assert network.ranks == {"r": 2}
+    assert network.numel == 40 + 36
+    assert network.carriers("r") == ((0, 0), (1, 0))
+    assert network.carriers("i2") == ((1, 2),)
+
+
+def test_networks_are_values() -> None:
+    """Equal statements with equal sizes are one key of a cache; the unused names of `sizes` do not count."""
+    one = Network.parse("o r, r i -> o i", {"o": 2, "i": 3, "r": 1})
+    other = Network.parse("o r, r i -> o i", {"i": 3, "o": 2, "r": 1, "x": 5})
+    assert one == other and hash(one) == hash(other)
+    assert one != one.resized({"r": 2})
+    assert one.resized({"r": 2}).ranks == {"r": 2}
+    assert Network.parse(one.statement, one.sizes) == one
+
+
+@pytest.mark.parametrize(
+    ("statement", "sizes", "message"),
+    [
+        ("o r, r i", {}, "'o r, r i' is not a statement; write index names as in 'o r, r i -> o i'"),
+        ("o r, r 1 -> o", {}, "is not a statement"),
+        ("o-r, r i -> o i", {}, "is not a statement"),
+        ("-> o", {"o": 1}, "has modes .'o'. that no factor carries"),
+        ("o r, r i ->", {"o": 1, "i": 1, "r": 1}, "has no factor or no mode; it needs at least one of each"),
+        ("o o, i -> o i", {"o": 1, "i": 1}, "repeats an index within 'o o'; name each axis once"),
+        ("o r, r i -> o i i", {"o": 1, "i": 1, "r": 1}, "repeats an index within 'o i i'"),
+        ("o r, r i -> o i z", {"o": 1, "i": 1, "r": 1, "z": 2}, r"has modes \['z'\] that no factor carries; add them to a factor"),
+        ("o r, r i -> o i", {"o": 1, "i": 1}, "sizes are given for .* but the statement .* has the indices"),
+        ("o r, r i -> o i", {"o": 1, "i": 1, "r": 0}, "sizes {'r': 0} of .* are below 1; every index needs a size of at least 1"),
+        ("o r, r i s -> o i", {"o": 1, "i": 1, "r": 1, "s": 2}, r"has ranks \['s'\] on one factor only; a rank joins two or more"),
+    ],
+)
+def test_bad_statements(statement: str, sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Network.parse(statement, sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "statement", "sizes", "most"),
+    [
+        ("SVD", "o r, r i -> o i", {"o": 7, "i": 5}, {"r": 5}),
+        ("SVD of a kernel", "o r, r i k -> o i k", {"o": 70, "i": 5, "k": 9}, {"r": 45}),
+        # a term of CP can be absorbed by the others from the product of all modes but the largest on
+        ("CP", "o r, r k, r i -> o k i", {"o": 8, "k": 9, "i": 4}, {"r": 32}),
+        ("Tucker", "o p, p q k, q i -> o i k", {"o": 8, "k": 9, "i": 4}, {"p": 8, "q": 4}),
+        ("Tucker with a wide mode", "o p, p q, q i -> o i", {"o": 80, "i": 4}, {"p": 4, "q": 4}),
+        ("TT", "o1 r, r o2 s, s i1 t, t i2 -> o1 o2 i1 i2", SIZES, {"r": 4, "s": 15, "t": 3}),
+        ("TTM", "o1 i1 r, r o2 i2 -> o1 o2 i1 i2", SIZES, {"r": 18}),
+        ("TTM with a kernel", "o1 i1 r, r o2 i2 s, s k -> o1 o2 i1 i2 k", {**SIZES, "k": 2}, {"r": 20, "s": 2}),
+        ("KCP", "r o1 i1, r o2 i2 -> o1 o2 i1 i2", SIZES, {"r": 18}),
+        # in a ring nothing separates: the product of all modes but the largest carrier's, two carriers each
+        ("ring", RING, SIZES, {"a": 4, "b": 4, "c": 5, "d": 3}),
+        ("groups", "g o r, g r i -> g o i", {"g": 16, "o": 3, "i": 2}, {"r": 2}),
+    ],
+)
+def test_useful_rank(name: str, statement: str, sizes: dict[str, int], most: dict[str, int]) -> None:
+    network = Network.parse(statement, {**sizes, **dict.fromkeys(most, 1)})
+    found = {rank: network.useful_rank(rank) for rank in network.ranks}
+    if name == "ring":
+        total = math.prod(sizes.values())
+        pairs = {"a": (4, 3), "b": (4, 6), "c": (6, 5), "d": (5, 3)}
+        assert found == {rank: total // max(pair) for rank, pair in pairs.items()}
+    else:
+        assert found == most
+
+
+def test_components() -> None:
+    chain = Network.parse("o1 r, r o2 s, s i1 t, t i2 -> o1 o2 i1 i2", {**SIZES, "r": 2, "s": 2, "t": 2})
+    assert sorted(map(sorted, chain.components("s"))) == [[0, 1], [2, 3]]
+    assert sorted(map(sorted, chain.components("r"))) == [[0], [1, 2, 3]]
+    ring = Network.parse(RING, {**SIZES, **dict.fromkeys("abcd", 2)})
+    assert ring.components("a") == [{0, 1, 2, 3}]
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 4))
+def test_cp_counts(order: int, size: int, rank: int) -> None:
+    """R times the sum of the modes, for any order."""
+    factors = [("r", f"m{n}") for n in range(max(2, order))]
+    modes = [f"m{n}" for n in range(max(2, order))]
+    network = Network.of(factors, modes, {"r": rank, **dict.fromkeys(modes, size)})
+    assert network.numel == rank * size * max(2, order)
