@@ -1,0 +1,125 @@
+"""Dense weights -> FactorizedWeights: the one place where a solver meets a fold, for one weight or for many of the same shape."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tenfold.fold import Fold
+from tenfold.format import Format
+from tenfold.network import Network
+from tenfold.solvers.solution import Solution, rebuild
+from tenfold.solvers.whitening import Whitening
+from tenfold.weight import FactorizedWeight
+
+BATCH_LIMIT = 1 << 16  # values in a tensor up to which tensors of the same shape are solved together; above, one by one is faster
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """One factorised weight, its relative error ||W - dense||_F / ||W||_F, and what its solver said."""
+
+    weight: FactorizedWeight
+    error: float
+    solution: Solution
+
+    def error_of(self, metric: Whitening | None, dense: Tensor) -> float:
+        """The relative error on the layer's outputs where a metric is given, else on the weight."""
+        if metric is None:
+            return self.error
+        fold = self.weight.fold
+        pair = [group_tensors(fold, tensor.detach().double()) for tensor in (dense, self.weight.dense())]
+        return float(metric.error(*(metric.matrices(fold, tensor) for tensor in pair)).clamp_min(0).sqrt())
+
+
+def check_weight(weight: Tensor, name: str) -> None:
+    """Raises TypeError or ValueError where a weight cannot be decomposed."""
+    if weight.is_complex() or not weight.is_floating_point():
+        raise TypeError(f"{name} has the dtype {weight.dtype}; real floating-point values are needed: convert it, or leave the layer dense")
+    if weight.numel() == 0:
+        raise ValueError(f"{name} has shape {tuple(weight.shape)} and no values; leave the layer dense")
+    if not bool(torch.isfinite(weight).all()):
+        count = int((~torch.isfinite(weight)).sum())
+        raise ValueError(
+            f"{name} has {count} values that are NaN or infinite among {weight.numel()}; all must be finite: repair or retrain it"
+        )
+
+
+def decompose(
+    weights: Sequence[Tensor],
+    fold: Fold,
+    network: Network,
+    format: Format,
+    *,
+    names: Sequence[str] | None = None,
+    whitenings: Sequence[Whitening | None] | None = None,
+    sweeps: int = 200,
+    seed: int = 0,
+    warn: bool = True,
+) -> list[Decomposition]:
+    """Factors for dense weights of the same shape, in their own dtype and on their own device; solved in float64.
+
+    Args:
+        whitenings: for each weight the metric of its inputs (see `Whitening`); None measures the error on the weight itself.
+
+    Raises:
+        TypeError: a weight is not real floating-point.
+        ValueError: a weight has another shape than the fold, or values that are not finite.
+    """
+    names = list(names) if names is not None else [f"weight {number}" for number in range(len(weights))]
+    whitenings = list(whitenings) if whitenings is not None else [None] * len(weights)
+    for weight, name in zip(weights, names, strict=True):
+        check_weight(weight, name)
+    if len(weights) > 1 and weights[0].numel() > BATCH_LIMIT:
+        return [
+            decompose([w], fold, network, format, names=[n], whitenings=[m], sweeps=sweeps, seed=seed, warn=warn)[0]
+            for w, n, m in zip(weights, names, whitenings, strict=True)
+        ]
+    single = without_groups(network)
+    plain = [group_tensors(fold, weight.detach().double()) for weight in weights]
+    white = [metric.whiten(fold, single, tensor) if metric else tensor for metric, tensor in zip(whitenings, plain, strict=True)]
+    solution = format.solve(torch.cat(white), single, sweeps=sweeps, seed=seed)
+    if warn:
+        solution.warn([name for name in names for _ in range(fold.groups)])
+    results = []
+    for number, (weight, tensor) in enumerate(zip(weights, plain, strict=True)):
+        part = slice(number * fold.groups, (number + 1) * fold.groups)
+        factors = [factor[part] for factor in solution.factors]
+        if (metric := whitenings[number]) is not None:
+            factors = metric.unwhiten(fold, single, factors, tensor)
+        error = _error(weight.detach().double(), fold, rebuild(single, factors))
+        if fold.groups == 1:
+            factors = [factor[0] for factor in factors]
+        factorized = FactorizedWeight(network, fold, factors, device=weight.device, dtype=weight.dtype)
+        results.append(Decomposition(factorized, error, _select(solution, part)))
+    return results
+
+
+def _select(solution: Solution, part: slice) -> Solution:
+    return replace(
+        solution,
+        factors=[],
+        errors=solution.errors[part],
+        history=solution.history[:, part],
+        is_converged=solution.is_converged[part],
+        is_degenerate=solution.is_degenerate[part],
+    )
+
+
+def _error(weight: Tensor, fold: Fold, parts: Tensor) -> float:
+    """The relative error of a weight whose groups were rebuilt as (groups, *modes without g)."""
+    dense = fold.unfold(parts.movedim(0, fold.modes.index("g")) if fold.groups > 1 else parts[0])
+    return float((weight - dense).norm() / weight.norm().clamp_min(1e-300))
+
+
+def group_tensors(fold: Fold, weight: Tensor) -> Tensor:
+    """(groups, *modes without g): every group is a tensor of its own."""
+    tensor = fold.fold(weight)
+    return tensor.movedim(fold.modes.index("g"), 0) if fold.groups > 1 else tensor[None]
+
+
+def without_groups(network: Network) -> Network:
+    """The network of one group."""
+    factors = [[i for i in indices if i != "g"] for indices in network.factors]
+    return Network.of(factors, [m for m in network.modes if m != "g"], network.sizes)

@@ -1,0 +1,115 @@
+"""Format: what a weight format states, and what every format gets from its statement.
+
+A format is a frozen dataclass with one method, `factors`: the index names of each factor for a given fold. Network, ranks,
+initialisation, the four verbs, a solver, saving and planning follow.
+"""
+
+import abc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch import Tensor
+
+from tenfold.fold import Fold
+from tenfold.network import Network
+from tenfold.solvers.als import als
+from tenfold.solvers.solution import Solution
+
+Rank: TypeAlias = int | float | tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class Format(abc.ABC):
+    """Base of all formats.
+
+    `rank` is an int (the same for every rank index, cut where a smaller one already represents everything), a tuple with one int
+    for each rank index in the order of the statement, a fraction of the largest useful ranks, or None: left to the plan.
+    """
+
+    n_modes: ClassVar[int] = 1  # modes that an input or an output axis is split into where nothing else is asked for
+    n_kernel_modes: ClassVar[int | None] = None  # the same for convolutions; None: as n_modes
+
+    rank_step: ClassVar[float] = 0.8  # ratio between the ranks that a plan tries
+
+    rank: Rank = None
+
+    @abc.abstractmethod
+    def factors(self, fold: Fold) -> Sequence[Sequence[str]]:
+        """The index names of each factor. Modes are those of the fold; every other name is a rank."""
+
+    def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
+        """Factors for a batch of dense tensors (batch, *network.shape), in float64."""
+        return als(target, network, sweeps=sweeps, seed=seed)
+
+    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
+        """Relative errors (len(networks), batch) that this format reaches at several ranks; an estimate is enough for a plan."""
+        return torch.stack([self.solve(target, network, sweeps=sweeps, seed=seed).errors for network in networks])
+
+    def rank_choices(self, fold: Fold) -> list[tuple[int, ...]]:
+        """Ranks that a plan may choose from, ascending: the same fraction of the largest useful value for every rank."""
+        most = self.widest(fold).ranks
+        if self.rank is not None:
+            return [tuple(self._resolve(self.widest(fold)).values())]
+        steps = sorted({round_rank(max(most.values()) * self.rank_step**k) for k in range(80)})
+        choices = {tuple(max(1, round_rank(size * step / max(most.values()), size)) for size in most.values()) for step in steps}
+        return sorted(choices, key=lambda ranks: (sum(ranks), ranks))
+
+    def max_ranks(self, network: Network) -> dict[str, int]:
+        """The largest useful size of every rank index."""
+        return {rank: network.useful_rank(rank) for rank in network.ranks}
+
+    def network(self, fold: Fold) -> Network:
+        """The network for a weight.
+
+        Raises:
+            ValueError: the format has no rank, a rank below 1 or one above the largest useful.
+        """
+        widest = self.widest(fold)
+        return widest.resized(self._resolve(widest))
+
+    def widest(self, fold: Fold) -> Network:
+        """The network with the largest useful ranks."""
+        factors = [tuple(indices) for indices in self.factors(fold)]
+        if fold.role("g"):
+            factors = [("g", *indices) for indices in factors]
+        modes = set(fold.modes)
+        ranks = {index: 1 for indices in factors for index in indices if index not in modes}
+        if not ranks:
+            raise ValueError(
+                f"{type(self).__name__} has no rank with the modes {fold.sizes}: its one factor is the dense weight; give more modes"
+            )
+        network = Network.of(factors, fold.modes, {**fold.sizes, **ranks})
+        return network.resized(self.max_ranks(network))
+
+    def _resolve(self, widest: Network) -> Mapping[str, int]:
+        most, name = widest.ranks, type(self).__name__
+        if self.rank is None:
+            raise ValueError(f"{name}() has no rank; a layer needs one: give {name}(rank=8), or let tenfold.plan choose")
+        if isinstance(self.rank, tuple):
+            if len(self.rank) != len(most):
+                raise ValueError(
+                    f"{name} got {len(self.rank)} ranks {self.rank}, but has the {len(most)} rank indices {list(most)}; give one each"
+                )
+            chosen = dict(zip(most, self.rank, strict=True))
+        elif isinstance(self.rank, float):
+            if not 0 < self.rank <= 1:
+                raise ValueError(f"{name} got the rank {self.rank}; a fraction must be above 0 and at most 1; for a whole rank give an int")
+            chosen = {rank: max(1, round(self.rank * size)) for rank, size in most.items()}
+        else:
+            if self.rank > max(most.values()):
+                raise ValueError(f"{name} got rank {self.rank}, but ranks above {max(most.values())} add nothing here; choose at most that")
+            chosen = {rank: min(self.rank, size) for rank, size in most.items()}
+        if min(chosen.values()) < 1:
+            raise ValueError(f"{name} got rank {self.rank}; every rank must be at least 1")
+        if above := {rank: f"{size} > {most[rank]}" for rank, size in chosen.items() if size > most[rank]}:
+            raise ValueError(f"{name} got ranks above the largest useful ones: {above}; choose at most those")
+        return chosen
+
+
+def round_rank(rank: float, most: int | None = None) -> int:
+    """A rank rounded to a multiple of 8 above 32 and of 4 above 16, where matrix products run best, but not above `most`."""
+    unit = 8 if rank > 32 else 4 if rank > 16 else 1
+    rounded = max(1, round(rank / unit) * unit)
+    return rounded if most is None else min(rounded, most)

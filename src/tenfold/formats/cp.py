@@ -1,0 +1,35 @@
+"""CP: a sum of rank-one tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tenfold.fold import Fold
+from tenfold.format import Format
+from tenfold.network import Network
+from tenfold.solvers.cp_als import cp_als, cp_errors
+from tenfold.solvers.solution import Solution
+
+
+@dataclass(frozen=True)
+class CP(Format):
+    """Canonical polyadic decomposition: ``o1 r, r k1 k2, r i1 -> o1 i1 k1 k2``.
+
+    One factor for each mode and one for all kernel positions together, so a convolution becomes 1x1, depthwise, 1x1.
+    Parameters: rank x (sum of all modes, kernel positions counted once). The matrix between input and output has at most
+    that rank. Prefer it for convolutions with kernels larger than 1x1. Unregularised fits degenerate: see `cp_als`.
+
+    Source: Hitchcock 1927; for convolutions Lebedev et al. 2015, arXiv 1412.6553, section 3.2.
+    """
+
+    rank_step = 0.75
+
+    def factors(self, fold: Fold) -> Sequence[Sequence[str]]:
+        return [("r", *leg) if leg[0][0] in "ik" else (*leg, "r") for leg in fold.legs]
+
+    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
+        return cp_errors(target, networks, sweeps=sweeps, seed=seed)
+
+    def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
+        return cp_als(target, network, sweeps=sweeps, seed=seed)

@@ -1,0 +1,145 @@
+"""The output-space metric: an identity moment changes nothing, a real one lowers the error on outputs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tenfold import CP, SVD, TT, TTM, Format, Tucker
+from tenfold.decompose import decompose, group_tensors, without_groups
+from tenfold.fold import Fold
+from tenfold.layers import all_layers
+from tenfold.solvers.solution import rebuild
+from tenfold.solvers.whitening import Whitening
+
+
+@dataclass(frozen=True)
+class Hadamard(Format):
+    """Two low-rank matrices multiplied entry by entry: two factors carry the input modes."""
+
+    def factors(self, fold: Fold) -> Sequence[Sequence[str]]:
+        inner = (*fold.role("i"), *fold.role("k"))
+        return [(*fold.role("o"), "r"), ("r", *inner), (*fold.role("o"), "s"), ("s", *inner)]
+
+
+def spd(n: int, groups: int = 1, decay: float = 2.0) -> Tensor:
+    """Moments with eigenvalues that fall like those of natural signals."""
+    q = torch.linalg.qr(torch.randn(groups, n, n, dtype=torch.float64)).Q
+    return (q * (torch.arange(1, n + 1, dtype=torch.float64) ** -decay)) @ q.mT
+
+
+def fold_for(dense: nn.Module, format: Format) -> Fold:
+    kind = all_layers()[type(dense).__name__]
+    return kind.fold_of(dense, kind.modes_of(format))
+
+
+LAYERS = {
+    "linear": nn.Linear(18, 14, dtype=torch.float64),
+    "conv": nn.Conv2d(6, 10, 3, dtype=torch.float64),
+    "grouped": nn.Conv1d(8, 12, 5, groups=2, dtype=torch.float64),
+    "depthwise": nn.Conv2d(6, 6, 3, groups=6, dtype=torch.float64),
+}
+
+
+def size_of(fold: Fold) -> int:
+    """Values in a patch of one group."""
+    out = fold.axis("o")
+    return torch.Size(fold.sizes.values()).numel() // fold.groups // (out.size // out.groups)
+
+
+def solved(dense: Any, format: Format, metric: Whitening | None, sweeps: int = 60) -> tuple[float, float]:
+    """Relative error of the weight, and of the outputs under the metric."""
+    fold = fold_for(dense, format)
+    [made] = decompose([dense.weight], fold, format.network(fold), format, whitenings=[metric], sweeps=sweeps, warn=False)
+    return made.error, made.error_of(metric, dense.weight)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("format", [SVD(rank=0.3), TT(rank=0.3), TTM(rank=0.3), Tucker(rank=0.3), CP(rank=0.3)], ids=str)
+def test_an_identity_moment_changes_nothing(name: str, format: Format):
+    dense = LAYERS[name]
+    fold = fold_for(dense, format)
+    plain, _ = solved(dense, format, None)
+    eye = torch.eye(size_of(fold), dtype=torch.float64).expand(fold.groups, -1, -1)
+    white, output = solved(dense, format, Whitening(eye * 3.7))
+    # the refit of the output factor may improve on solvers that are not exact, and on the ridge of CP
+    torch.testing.assert_close(white, plain, rtol=1e-7 if isinstance(format, SVD) else 0.02, atol=2e-4 if isinstance(format, CP) else 1e-7)
+    assert white < plain * (1 + 1e-7) + 1e-8
+    torch.testing.assert_close(output, white, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["linear", "conv", "grouped"])
+@pytest.mark.parametrize("format", [SVD(rank=2), Tucker(rank=2), CP(rank=2)], ids=str)
+def test_a_real_moment_lowers_the_error_of_outputs(name: str, format: Format):
+    dense = LAYERS[name]
+    fold = fold_for(dense, format)
+    metric = Whitening(spd(size_of(fold), fold.groups))
+    [plain] = decompose([dense.weight], fold, format.network(fold), format, warn=False)
+    weight_error, output_error = solved(dense, format, metric)
+    assert output_error < 0.95 * plain.error_of(metric, dense.weight)
+    assert weight_error > plain.error
+
+
+def test_svd_is_the_best_of_its_rank_under_a_full_moment():
+    """Eckart and Young in the metric: the error is the tail of the singular values of W S^(1/2)."""
+    dense, moment = LAYERS["linear"], spd(18)
+    values, vectors = torch.linalg.eigh(moment[0])
+    spectrum = torch.linalg.svdvals(dense.weight.detach() @ (vectors * values.sqrt()) @ vectors.T)
+    _, error = solved(dense, SVD(rank=5), Whitening(moment))
+    torch.testing.assert_close(error, (spectrum[5:].norm() / spectrum.norm()).item(), rtol=1e-3, atol=0)
+
+
+def test_whitened_factors_are_of_the_whitened_weight():
+    """Without noise and with full rank the way there and back gives the weight itself."""
+    dense, format = LAYERS["conv"], SVD(rank=1.0)
+    fold = fold_for(dense, format)
+    moment = torch.kron(spd(6)[0], spd(9)[0])[None]  # exactly a Kronecker product of channels and positions
+    assert solved(dense, format, Whitening(moment))[0] < 1e-6
+    single = without_groups(format.network(fold))
+    tensor = group_tensors(fold, dense.weight.detach())
+    metric = Whitening(moment)
+    white = metric.whiten(fold, single, tensor)
+    w = metric.matrices(fold, tensor)
+    torch.testing.assert_close(white.square().sum(), ((w @ metric.damped) * w).sum(), rtol=1e-3, atol=0)
+
+
+def test_modes_on_several_factors_are_not_whitened():
+    dense, format = LAYERS["linear"], Hadamard(rank=(2, 2))
+    fold = fold_for(dense, format)
+    network, metric = format.network(fold), Whitening(spd(18))
+    tensor = group_tensors(fold, dense.weight.detach())
+    torch.testing.assert_close(metric.whiten(fold, network, tensor), tensor, rtol=0, atol=0)
+    factors = [torch.randn(1, *shape, dtype=torch.float64) for shape in network.shapes]
+    torch.testing.assert_close(rebuild(network, metric.unwhiten(fold, network, factors, tensor)), rebuild(network, factors))
+
+
+def test_factors_come_back_with_equal_sizes():
+    """Inputs that are small make S^(-1/2) large; half precision and training need factors of one size."""
+    dense, format = LAYERS["conv"], CP(rank=4)
+    fold = fold_for(dense, format)
+    [made] = decompose([dense.weight], fold, format.network(fold), format, whitenings=[Whitening(1e-8 * spd(54))], warn=False)
+    sizes = torch.stack([factor.detach().square().mean().sqrt() for factor in made.weight.factors])
+    torch.testing.assert_close(sizes, sizes.mean().expand(3), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("moment", ["zero", "one group zero", "rank one", "tiny", "huge"])
+@pytest.mark.parametrize("format", [SVD(rank=2), CP(rank=2), Tucker(rank=2)], ids=str)
+def test_moments_at_the_edge(moment: str, format: Format):
+    dense = LAYERS["grouped"]
+    fold = fold_for(dense, format)
+    x = torch.randn(2, 20, 1, dtype=torch.float64)
+    full = spd(20, 2)
+    values = {
+        "zero": torch.zeros(2, 20, 20, dtype=torch.float64),
+        "one group zero": full * torch.tensor([0.0, 1.0])[:, None, None],
+        "rank one": x @ x.mT,
+        "tiny": full * 1e-30,
+        "huge": full * 1e30,
+    }[moment]
+    metric = Whitening(values)
+    [made] = decompose([dense.weight], fold, format.network(fold), format, whitenings=[metric], warn=False)
+    assert made.error < 1.5 and all(bool(torch.isfinite(factor).all()) for factor in made.weight.factors)
+    assert 0 <= made.error_of(metric, dense.weight) < 1
