@@ -1,0 +1,100 @@
+"""Convolutions and transposed ones: what differs from the dense twin's twin, beyond the conformance suite."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import tenfold.nn as tnn
+from tenfold.formats import CP, SVD, TTM, Tucker
+
+TRANSPOSED = pytest.mark.parametrize(
+    ("kind", "places"), [(tnn.ConvTranspose1d, (5,)), (tnn.ConvTranspose2d, (5, 4)), (tnn.ConvTranspose3d, (3, 4, 3))]
+)
+
+
+@TRANSPOSED
+def test_output_size(kind: Any, places: tuple[int, ...]) -> None:
+    """As in torch: with or without batch and channels, and every size that the stride leaves open."""
+    layer = kind(6, 4, 3, stride=3, padding=1, format=CP(rank=3)).double()
+    dense = layer.to_dense()
+    n = len(places)
+    x = torch.randn(2, 6, *places, dtype=torch.float64)
+    least = [3 * (size - 1) + 1 for size in places]
+    for extra in range(3):
+        size = [one + extra for one in least]
+        assert_close(layer(x, size), dense(x, size))
+        assert layer(x, output_size=size).shape[2:] == torch.Size(size)
+        assert_close(layer(x, [2, 4, *size]), dense(x, [2, 4, *size]))
+        assert_close(layer(x[0], size), dense(x[0], size))
+    for wrong, message in (
+        ([one + 3 for one in least], r"output_size is .*, but an input with the positions .* can give .* to .*; choose sizes between them"),
+        ([1] * n, "output_size is .* can give"),
+        ([9] * (n + 1), f"output_size has {n + 1} sizes; {kind.__name__} needs {n} or {n + 2}: give the positions"),
+    ):
+        with pytest.raises(ValueError, match=r"output"):
+            dense(x, wrong)
+        with pytest.raises(ValueError, match=message):
+            layer(x, wrong)
+
+
+@TRANSPOSED
+def test_transposed_shapes(kind: Any, places: tuple[int, ...]) -> None:
+    """The weight is (in, out / groups, *kernel) and groups stand on the input axis."""
+    layer = kind(6, 9, 2, groups=3, format=Tucker(rank=2))
+    assert layer.weight.shape == (6, 3, *[2] * len(places))
+    assert layer.factorized.fold.axis("i").groups == 3 and layer.factorized.fold.axis("o").groups == 1
+    assert layer(torch.randn(1, 6, *places)).shape == kind.dense_type(6, 9, 2, groups=3)(torch.randn(1, 6, *places)).shape
+    assert "stride" in repr(layer) and "groups=3" in repr(layer)
+
+
+def test_from_dense_at_full_rank() -> None:
+    for dense in (
+        nn.ConvTranspose2d(6, 4, 3, stride=2, output_padding=1, groups=2),
+        nn.Conv2d(6, 4, 3, padding="same", padding_mode="circular"),
+    ):
+        kind = getattr(tnn, type(dense).__name__)
+        layer = kind.from_dense(dense.double().eval(), SVD(rank=1.0))
+        x = torch.randn(2, 6, 7, 7, dtype=torch.float64)
+        assert_close(layer(x), dense(x))
+        assert not layer.training
+        assert layer.bias is not dense.bias
+
+
+@pytest.mark.parametrize("kind", [tnn.ConvTranspose2d, tnn.Conv2d])
+def test_wrong_inputs(kind: Any) -> None:
+    layer = kind(6, 4, 3, format=TTM(rank=2))
+    with pytest.raises(
+        RuntimeError, match=rf"the input has shape \(2, 5, 8, 8\); {kind.__name__} needs \(N, 6\) and 2 more axes, or one sample"
+    ):
+        layer(torch.zeros(2, 5, 8, 8))
+    with pytest.raises(TypeError, match=rf"{kind.__name__} got a list; it needs a tensor: convert it with torch.as_tensor"):
+        layer([1.0])
+
+
+def test_options_that_torch_refuses() -> None:
+    with pytest.raises(ValueError, match='Only "zeros" padding mode is supported'):
+        tnn.ConvTranspose2d(4, 4, 3, padding_mode="circular", format=SVD(rank=2))
+    with pytest.raises(ValueError, match=r"padding='same' is not supported for strided convolutions"):
+        tnn.Conv2d(4, 4, 3, stride=2, padding="same", format=SVD(rank=2))
+    with pytest.raises(ValueError, match=r"in_channels must be divisible by groups"):
+        tnn.Conv2d(4, 4, 3, groups=3, format=SVD(rank=2))
+
+
+def test_plan_of_a_layer() -> None:
+    layer = tnn.Conv2d(64, 64, 3, padding=1, format=CP(rank=16))
+    assert [step.kind for step in layer.plan().steps] == ["linear", "convolve", "linear"]
+    text = str(layer.plan(batch=16, positions=(32, 32)))
+    assert "convolve: o1 r, r k1 k2, r i1 -> o1 i1 k1 k2" in text
+
+
+def test_workload() -> None:
+    """FLOP of the dense layer for one sample: a place of the output, of the input for a transposed layer, meets the whole weight."""
+    load = tnn.Conv2d.workload(nn.Conv2d(8, 16, 3, stride=2, groups=4), (5, 8, 9, 9), (5, 16, 4, 4))
+    assert load.dense_flops == 2 * 16 * 16 * 2 * 9
+    assert load.positions is not None and (load.positions.n_in, load.positions.n_out, load.positions.stride) == (81, 16, 4)
+    load = tnn.ConvTranspose2d.workload(nn.ConvTranspose2d(8, 16, 3, stride=2), (5, 8, 4, 4), (5, 16, 9, 9))
+    assert load.dense_flops == 2 * 16 * 8 * 16 * 9
+    assert load.positions is not None and load.positions.is_transposed
