@@ -1,0 +1,63 @@
+"""FLOP counted on a run: matrix products, convolutions, attention and LSTMs."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tenfold.survey import batch_size, call, probing
+
+
+def _recurrent(x: Any, weight_ih: Any, weight_hh: Any, *_: Any, **__: Any) -> int:
+    """One direction of one layer of oneDNN's LSTM, which torch's counter does not know."""
+    return 2 * math.prod(x[:-1]) * (math.prod(weight_ih) + math.prod(weight_hh))
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Scores and their product with the values, by the CPU kernel that torch's counter does not know."""
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+@contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Attention runs as single operations: the fused kernel of torch hides its layers from hooks and from the counter."""
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
+
+
+@contextlib.contextmanager
+def flop_counter() -> Iterator[FlopCounterMode]:
+    """Torch's counter, which also counts attention and LSTMs on a CPU; ask it when the context has ended."""
+    aten = torch.ops.aten
+    known = {"mkldnn_rnn_layer": _recurrent, "_scaled_dot_product_flash_attention_for_cpu": _attention}
+    mapping: Any = {getattr(aten, name): formula for name, formula in known.items() if hasattr(aten, name)}
+    with without_fast_path(), FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        yield counter
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """The FLOP of one call in matrix products, convolutions, attention and LSTMs; what an earlier call keeps is not counted again."""
+    return count_module_flops(run)["Global"]
+
+
+def count_module_flops(run: Callable[[], Any]) -> dict[str, int]:
+    """The same for every module that the call reaches, by the name that torch's counter gives it; "Global" is all of it."""
+    with without_fast_path():
+        run()
+    with flop_counter() as counter:
+        run()
+    return {name: sum(flops.values()) for name, flops in counter.get_flop_counts().items()} | {"Global": counter.get_total_flops()}
+
+
+def model_flops(model: nn.Module, inputs: Any) -> int:
+    """FLOP for one sample of the inputs, in eval mode."""
+    with probing(model):
+        return count_flops(lambda: call(model, inputs)) // max(1, batch_size(inputs))

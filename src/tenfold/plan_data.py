@@ -1,0 +1,96 @@
+"""Plan: what will become of every layer of a model, as data."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tenfold.budget import Budget
+from tenfold.format import Format
+from tenfold.formats import format_text
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer with a weight: the format with explicit ranks that it gets, or None and the reason why it stays dense.
+
+    params are values of the weight; flops are for one sample, in eval, None where no example input was given. error is the predicted
+    relative error of the layer's outputs or of its weight, as the plan's `metric` says.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    format: Format | None
+    in_modes: tuple[int, ...] | None
+    out_modes: tuple[int, ...] | None
+    reason: str
+    params_before: int
+    params_after: int
+    flops_before: int | None
+    flops_after: int | None
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A row for every layer and the totals of the whole model. `print(plan)` is a table; `save` writes a text that a person can edit.
+
+    metric: "output" where errors were measured on the layers' outputs for calibration inputs, "weight" where on the weights.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    model: str
+    budget: Budget | None
+    params_before: int
+    params_after: int
+    flops_before: int | None
+    flops_after: int | None
+    metric: str
+    seed: int
+
+    def __str__(self) -> str:
+        rows = [("layer", "type", "shape", "becomes", "parameters", "FLOP/sample", "error")]
+        for one in self.layers:
+            becomes = format_text(one.format, one.in_modes, one.out_modes) if one.format else f"dense ({one.reason})"
+            error = "" if one.error is None else f"{one.error:.4f}"
+            shape = "x".join(map(str, one.shape))
+            change = f"{one.params_before:,} -> {one.params_after:,}" if one.format else f"{one.params_before:,}"
+            rows.append((one.name or "(the model)", one.kind, shape, becomes, change, _flops(one), error))
+        widths = [max(len(row[column]) for row in rows) for column in range(7)]
+        widths[3] = min(widths[3], 60)
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        kept = self.params_after / max(1, self.params_before)
+        total = f"whole model: {self.params_before:,} -> {self.params_after:,} parameters ({kept:.3f} kept)"
+        if self.flops_before and self.flops_after is not None:
+            total += f", {self.flops_before:,} -> {self.flops_after:,} FLOP a sample ({self.flops_after / self.flops_before:.3f} kept)"
+        return "\n".join([*lines, total + f"; errors of the {self.metric}s"])
+
+    def to_text(self) -> str:
+        """The plan as TOML, one line for each layer."""
+        from tenfold.plan_file import to_text
+
+        return to_text(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the text; a temporary file is renamed, so that nothing half-written is left."""
+        from tenfold.files import write_text
+
+        write_text(path, self.to_text())
+
+    @classmethod
+    def parse(cls, text: str, source: str = "plan") -> "Plan":
+        """The plan of a text. Raises ValueError naming the line that is wrong."""
+        from tenfold.plan_file import parse
+
+        return parse(text, source)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Plan":
+        """The plan of a file. Raises ValueError naming the line that is wrong."""
+        return cls.parse(Path(path).read_text(encoding="utf-8"), str(path))
+
+
+def _flops(layer: LayerPlan) -> str:
+    if layer.flops_before is None:
+        return ""
+    return f"{layer.flops_before:,} -> {layer.flops_after:,}" if layer.format else f"{layer.flops_before:,}"

@@ -1,0 +1,180 @@
+"""Ranks over layers: the smallest total loss under a budget, with one Lagrange multiplier.
+
+Every layer offers candidates with a loss and costs. For a price on cost, each layer takes the candidate with the smallest
+loss + price x cost; the price is raised until the budget holds, what the last step left over is spent greedily, and exchanges
+between two layers mend what a price cannot reach (it only sees the convex hull of a layer's candidates).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tenfold.budget import Budget
+
+STARTS = 3  # mixtures of several limits that are improved by exchanges
+EXCHANGES = 200  # at most; a few dozen are usual
+VIOLATION = 1e6  # how much more it counts to exceed a limit by all of it than by almost nothing
+
+
+@dataclass(frozen=True)
+class Option:
+    """One candidate: its loss for the model and its costs by the names of the budget."""
+
+    loss: float
+    costs: Mapping[str, float]
+
+
+def allocate(layers: Sequence[Sequence[Option]], totals: Mapping[str, float], fixed: Mapping[str, float], budget: Budget) -> list[int]:
+    """The number of the option of every layer.
+
+    Args:
+        totals: the cost of the whole dense model by name; fixed: the part of it that no layer here can change.
+
+    Raises:
+        ValueError: the budget is impossible; the message names the smallest that can be reached.
+    """
+    limits = {name: fraction * totals[name] - fixed[name] for name, fraction in budget.limits.items()}
+    for name, limit in limits.items():
+        least = sum(min(option.costs[name] for option in options) for options in layers)
+        if least > limit:
+            reachable = (least + fixed[name]) / max(totals[name], 1)
+            raise ValueError(
+                f"the budget asks to keep {name}={budget.limits[name]:.4g}, but the smallest reachable here is "
+                f"{name}={_up(reachable):.4g}; ask for at least that, allow more layers, or choose another format"
+            )
+    useful = [_useful(options, list(limits)) for options in layers]
+    layers = [[options[k] for k in numbers] for options, numbers in zip(layers, useful, strict=True)]
+    starts = []
+    for weights in _mixtures(tuple(limits)):
+        scaled = [[sum(w * option.costs[n] / max(limits[n], 1e-9) for n, w in weights.items()) for option in options] for options in layers]
+        inside, outside = _bisect(layers, scaled, limits)
+        inside = _fill(layers, inside, limits)
+        starts.append((not _holds(layers, inside, limits), _loss(layers, inside), inside, outside))
+    best: list[int] | None = None
+    for _, _, *pair in sorted(starts)[:STARTS]:
+        for start in pair:
+            chosen = _exchange(layers, start, limits)
+            if _holds(layers, chosen, limits) and (best is None or _loss(layers, chosen) < _loss(layers, best)):
+                best = chosen
+    if best is None:
+        reached = {
+            name: _up((_cost(layers, [_least(options, name) for options in layers], name) + fixed[name]) / totals[name]) for name in limits
+        }
+        raise ValueError(f"no choice of ranks keeps all of {budget} at once, though each alone can reach {reached}; relax one of them")
+    return [numbers[k] for numbers, k in zip(useful, best, strict=True)]
+
+
+def _bisect(layers: Sequence[Sequence[Option]], scaled: list[list[float]], limits: Mapping[str, float]) -> tuple[list[int], list[int]]:
+    """The choice at the smallest price that holds the limits, and that at a price just below it."""
+
+    def at(price: float) -> list[int]:
+        return [
+            min(range(len(options)), key=lambda k: (options[k].loss + price * costs[k], costs[k]))
+            for options, costs in zip(layers, scaled, strict=True)
+        ]
+
+    low, high = 0.0, 1e-12
+    while not _holds(layers, at(high), limits) and high < 1e30:
+        low, high = high, high * 4
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _holds(layers, at(middle), limits) else (middle, high)
+    return at(high), at(low)
+
+
+def _fill(layers: Sequence[Sequence[Option]], chosen: list[int], limits: Mapping[str, float]) -> list[int]:
+    """Spends what is left: again and again the change that lowers the loss most for what it costs, while the limits hold."""
+    chosen = list(chosen)
+    if not _holds(layers, chosen, limits):
+        return chosen
+    spent = {name: _cost(layers, chosen, name) for name in limits}
+    while True:
+        best: tuple[float, int, int] | None = None
+        for number, options in enumerate(layers):
+            now = options[chosen[number]]
+            for k, option in enumerate(options):
+                fits = all(spent[n] - now.costs[n] + option.costs[n] <= limits[n] for n in limits)
+                gain = now.loss - option.loss
+                price = sum(max(option.costs[n] - now.costs[n], 0.0) / max(limits[n], 1e-9) for n in limits)
+                if fits and gain > 0 and (best is None or gain / (price + 1e-9) > best[0]):
+                    best = (gain / (price + 1e-9), number, k)
+        if best is None:
+            return chosen
+        _, number, k = best
+        for name in limits:
+            spent[name] += layers[number][k].costs[name] - layers[number][chosen[number]].costs[name]
+        chosen[number] = k
+
+
+def _exchange(layers: Sequence[Sequence[Option]], chosen: list[int], limits: Mapping[str, float]) -> list[int]:
+    """Changes of one or two layers that lower the loss most, again and again; first of all those that make the limits hold."""
+    chosen = list(chosen)
+    moves = [(number, k) for number, options in enumerate(layers) for k in range(len(options))]
+    where = {move: index for index, move in enumerate(moves)}
+    owner = torch.tensor([number for number, _ in moves])
+    losses = torch.tensor([layers[number][k].loss for number, k in moves], dtype=torch.float64)
+    costs = torch.tensor([[layers[number][k].costs[n] for n in limits] for number, k in moves], dtype=torch.float64)
+    limit = torch.tensor(list(limits.values()), dtype=torch.float64)
+    most = 1 + losses.abs().sum()
+
+    def penalty(over: Tensor) -> Tensor:
+        return torch.where(over > 0, most * (1 + VIOLATION * over / limit.clamp_min(1e-9)), 0.0).sum(-1)
+
+    for _ in range(EXCHANGES):
+        now = torch.tensor([where[move] for move in enumerate(chosen)])
+        gain, change, over = losses[now][owner] - losses, costs - costs[now][owner], costs[now].sum(0) - limit
+        stay = now[:1]  # the first layer keeps what it has: a pair with it changes one layer only
+        frees = (change < 0).any(1)
+        left = torch.cat([frees.nonzero()[:, 0], stay])
+        right = torch.cat([((gain > 0) | (frees & bool((over > 0).any()))).nonzero()[:, 0], stay])
+        score = gain[left, None] + gain[None, right] - penalty(over + change[left, None] + change[None, right])
+        score[(owner[left, None] == owner[None, right]) & (left[:, None] != stay) & (right[None] != stay)] = -torch.inf
+        row, column = divmod(int(score.argmax()), len(right))
+        if score[row, column] <= 1e-12 * most - penalty(over):
+            break
+        for number, k in (moves[int(left[row])], moves[int(right[column])]):
+            if (number, k) != moves[int(stay)]:
+                chosen[number] = k
+    return chosen
+
+
+def _useful(options: Sequence[Option], names: Sequence[str]) -> list[int]:
+    """The numbers of the options that no other one equals or beats in loss and all costs."""
+    values = [(option.loss, *(option.costs[name] for name in names)) for option in options]
+    kept: list[int] = []
+    for k in sorted(range(len(options)), key=lambda k: values[k]):
+        if not any(all(a <= b for a, b in zip(values[other], values[k], strict=True)) for other in kept):
+            kept.append(k)
+    return kept
+
+
+def _mixtures(names: tuple[str, ...]) -> list[dict[str, float]]:
+    """Weights of the costs in the price: one multiplier for one limit, a grid of mixtures for several."""
+    if len(names) == 1:
+        return [{names[0]: 1.0}]
+    steps = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+    pairs = [{names[0]: w, names[1]: 1 - w} for w in steps]
+    return pairs if len(names) == 2 else [{**pair, names[2]: w} for pair in pairs for w in (0.1, 0.5, 1.0)]
+
+
+def _holds(layers: Sequence[Sequence[Option]], chosen: Sequence[int], limits: Mapping[str, float]) -> bool:
+    return all(_cost(layers, chosen, name) <= limit for name, limit in limits.items())
+
+
+def _cost(layers: Sequence[Sequence[Option]], chosen: Sequence[int], name: str) -> float:
+    return sum(options[k].costs[name] for options, k in zip(layers, chosen, strict=True))
+
+
+def _loss(layers: Sequence[Sequence[Option]], chosen: Sequence[int]) -> float:
+    return sum(options[k].loss for options, k in zip(layers, chosen, strict=True))
+
+
+def _least(options: Sequence[Option], name: str) -> int:
+    return min(range(len(options)), key=lambda k: options[k].costs[name])
+
+
+def _up(fraction: float) -> float:
+    """A fraction rounded up to four digits, so that asking for what a message names succeeds."""
+    return -(-fraction * 10_000 // 1) / 10_000

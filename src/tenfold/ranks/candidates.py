@@ -1,0 +1,77 @@
+"""The ways a layer can be stored: formats and ranks, each with its cost and its error."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tenfold.decompose import BATCH_LIMIT, group_tensors, without_groups
+from tenfold.fold import Fold
+from tenfold.format import Format
+from tenfold.network import Network
+from tenfold.solvers.whitening import Whitening
+from tenfold.survey import Found
+from tenfold.trace import Workloads
+
+WORTH = 0.85  # a candidate that keeps more than this of both parameters and FLOP is not tried
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A format with explicit ranks for one layer, or None for the dense layer: its cost and its squared relative error."""
+
+    format: Format | None
+    params: int
+    flops: int
+    error: float
+    fold: Fold | None = None
+
+
+def shapes_of(layer: Found, format: Format, workload: Workloads | None, fold: Fold) -> list[tuple[Format, Network, int]]:
+    """The formats with explicit ranks that make the layer smaller, or cheaper, or both: (format, network, flops). A given rank is kept."""
+    result = []
+    for choice in format.rank_choices(fold):
+        network = replace(format, rank=choice).network(fold)
+        flops = workload.flops(network) if workload else 0
+        is_smaller = network.numel < WORTH * layer.n_values or (workload is not None and flops < WORTH * workload.dense_flops)
+        if is_smaller or format.rank is not None:
+            result.append((explicit(format, network), network, flops))
+    return result
+
+
+def explicit(format: Format, network: Network) -> Format:
+    """The format with the ranks of a network of it."""
+    ranks = tuple(network.ranks.values())
+    return replace(format, rank=ranks[0] if len(ranks) == 1 else ranks)
+
+
+def candidates(
+    layers: Sequence[Found],
+    format: Format,
+    workload: Workloads | None,
+    fold: Fold,
+    metrics: Sequence[Whitening | None],
+    *,
+    sweeps: int,
+    seed: int,
+) -> list[list[Candidate]]:
+    """The candidates of layers of the same shape in one format: one list for each layer, in the order of the rank choices."""
+    if len(layers) > 1 and layers[0].n_values > BATCH_LIMIT:
+        pairs = zip(layers, metrics, strict=True)
+        return [candidates([one], format, workload, fold, [metric], sweeps=sweeps, seed=seed)[0] for one, metric in pairs]
+    shapes = shapes_of(layers[0], format, workload, fold)
+    if not shapes:
+        return [[] for _ in layers]
+    single = [without_groups(network) for _, network, _ in shapes]
+    plain = [group_tensors(fold, one.weight.detach().double()) for one in layers]
+    white = [metric.whiten(fold, single[0], tensor) if metric else tensor for metric, tensor in zip(metrics, plain, strict=True)]
+    target = torch.cat(white)
+    errors = format.errors(target, single, sweeps=sweeps, seed=seed)
+    squared = (errors**2).reshape(len(shapes), len(layers), -1)
+    power = target.flatten(1).square().sum(1).reshape(1, len(layers), -1)
+    joint: Tensor = (squared * power).sum(-1) / power.sum(-1).clamp_min(1e-300)
+    return [
+        [Candidate(f, network.numel, flops, float(joint[k, n]), fold) for k, (f, network, flops) in enumerate(shapes)]
+        for n in range(len(layers))
+    ]

@@ -1,0 +1,109 @@
+"""What a layer's error costs the model: measured, by running the model with one layer approximated at a time.
+
+The loss is the divergence between the outputs with and without the approximation. It grows with the squared error of the
+layer's outputs, so one run for each layer gives the factor; equal factors for all layers put errors where they hurt most.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tenfold.decompose import decompose
+from tenfold.progress import Progress, silent
+from tenfold.ranks.candidates import Candidate
+from tenfold.solvers.whitening import Whitening
+from tenfold.survey import Found, call, probing
+
+PROBE_ERROR = 0.05  # squared relative error of the probe: large enough to be seen in the outputs, small enough to stay in proportion
+PROBE_SWEEPS = 40
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one layer's error costs, from one probe.
+
+    loss: divergence of the model's outputs for each unit of the squared error that the candidates name.
+    scale: the layer's real squared output error for each unit of it; candidates know it for a Kronecker approximation only.
+    """
+
+    loss: float
+    scale: float = 1.0
+
+
+def effects(
+    model: nn.Module,
+    layers: Sequence[tuple[Found, Sequence[Candidate], Whitening | None]],
+    inputs: Any,
+    *,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> list[Effect]:
+    """What the error of each layer costs the model, which is as before afterwards.
+
+    Args:
+        inputs: one batch, as the model takes it.
+    """
+    result = []
+    with probing(model):
+        reference = first_tensor(call(model, inputs))
+        for number, (layer, offers, metric) in enumerate(layers):
+            progress("probing layers", number, len(layers))
+            result.append(_effect(model, layer, offers, metric, inputs, reference, seed) if offers else Effect(0.0))
+    progress("probing layers", len(layers), len(layers))
+    # a layer that this batch did not reach is taken for an average one, not for one that does not matter
+    average = statistics.median([effect.loss for effect in result if effect.loss > 0] or [1.0])
+    return [effect if effect.loss > 0 else replace(effect, loss=average) for effect in result]
+
+
+def _effect(
+    model: nn.Module, layer: Found, offers: Sequence[Candidate], metric: Whitening | None, inputs: Any, reference: Tensor, seed: int
+) -> Effect:
+    offer = min(offers, key=lambda one: abs(one.error - PROBE_ERROR))
+    assert offer.format is not None and offer.fold is not None
+    if offer.fold.axis("i").padding:
+        metric = None
+    weight: Any = layer.module.weight
+    made = decompose(
+        [weight], offer.fold, offer.format.network(offer.fold), offer.format, names=[layer.name], whitenings=[metric],
+        sweeps=PROBE_SWEEPS, seed=seed, warn=False,
+    )[0]  # fmt: skip
+    kept = weight.detach().clone()
+    try:
+        weight.copy_(made.weight.dense())
+        output = first_tensor(call(model, inputs))
+    finally:
+        weight.copy_(kept)
+    planned = max(float(made.solution.errors.square().mean()), 1e-12)
+    scale = made.error_of(metric, kept) ** 2 / planned
+    return Effect(divergence(reference, output) / planned, min(max(scale, 1e-3), 1e3))
+
+
+def divergence(reference: Tensor, output: Tensor) -> float:
+    """Kullback-Leibler divergence of logits (N, *, classes) or (N, classes, h, w); of single outputs the relative squared error."""
+    reference, output = reference.double(), output.double()
+    axis = 1 if reference.dim() >= 4 else -1  # images have their classes there
+    if reference.dim() >= 2 and reference.shape[axis] > 1:
+        p, q = F.log_softmax(reference, axis), F.log_softmax(output, axis)
+        return float(torch.where(p.exp() > 0, p.exp() * (p - q), 0.0).sum(axis).mean().clamp_min(0))
+    return float((reference - output).square().sum() / reference.square().sum().clamp_min(1e-300))
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The first tensor of a model's output, which may be a tuple, a mapping or an object with `logits`."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        return first_tensor(next(iter(output.values())))
+    if isinstance(output, tuple | list):
+        return first_tensor(output[0])
+    if (logits := getattr(output, "logits", None)) is None:
+        raise TypeError(
+            f"the model gave a {type(output).__name__}, in which there is no tensor; outputs are compared, so one is needed: "
+            "return a tensor, a tuple or mapping of them, or an object with `logits`"
+        )
+    return first_tensor(logits)

@@ -1,0 +1,239 @@
+"""What a model holds: every layer with a weight, whether it can be factorised, why not, and what it does for one sample."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from tenfold.layers import all_layers
+from tenfold.layers.base import FactorizedLayer
+
+# what belongs to a place in the model and not to the layer that stands there
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """One layer of a model: its name, all names that it has, and the factorised layer that can stand for it, or the reason why none."""
+
+    name: str
+    names: tuple[str, ...]
+    module: nn.Module
+    layer: type[FactorizedLayer] | None
+    reason: str
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameter called weight, which a factorised layer would replace; of layers without one the largest parameter."""
+        weight = self.module._parameters.get("weight")
+        if weight is not None and (is_lazy(weight) or weight.dim() >= 2):
+            return weight
+        return max(_own_parameters(self.module), key=n_values)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the dense weight, () where it has none yet."""
+        if isinstance(self.module, FactorizedLayer):
+            return self.module.factorized.fold.shape
+        return () if is_lazy(self.weight) else tuple(self.weight.shape)
+
+    @property
+    def n_values(self) -> int:
+        """The number of stored values of the weight."""
+        if isinstance(self.module, FactorizedLayer):
+            return self.module.factorized.network.numel
+        return n_values(self.weight)
+
+
+def clean_name(name: str) -> str:
+    """A module's name without the parts that torch.compile puts in."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside torch.compile's wrapper, or the module itself."""
+    return getattr(model, "_orig_mod", model)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module is the wrapper that torch.compile puts around another one."""
+    return "_orig_mod" in module._modules
+
+
+def survey(model: nn.Module) -> list[Found]:
+    """Every module that holds a weight with two or more axes of its own, in the order of the model; nothing is left out silently."""
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if not is_compiled(module):
+            names.setdefault(module, []).append(clean_name(name))
+    users = _users_of_parameters(names)
+    found = []
+    inside: set[nn.Module] = set()
+    for module, all_names in names.items():
+        if module in inside:
+            continue
+        layer, reason = None, "already factorised"
+        if isinstance(module, FactorizedLayer):
+            inside |= set(module.modules())
+        elif any(is_lazy(p) or p.dim() >= 2 for p in _own_parameters(module)):
+            layer, reason = _layer_for(module, all_names[0], users)
+            if parametrize.is_parametrized(module):
+                inside |= set(_parametrizations(module).modules())
+        else:
+            continue
+        found.append(Found(all_names[0], tuple(dict.fromkeys(all_names)), module, layer, reason))
+    return found
+
+
+def _parametrizations(module: nn.Module) -> nn.Module:
+    parametrized: Any = module
+    return parametrized.parametrizations
+
+
+def _own_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that belong to a layer itself, with those that its parametrizations compute a weight from."""
+    own = list(module.parameters(recurse=isinstance(module, FactorizedLayer)))
+    return own + (list(_parametrizations(module).parameters()) if parametrize.is_parametrized(module) else [])
+
+
+def _users_of_parameters(names: Mapping[nn.Module, list[str]]) -> dict[int, list[str]]:
+    users: dict[int, list[str]] = {}
+    for module, all_names in names.items():
+        for parameter in module.parameters(recurse=False):
+            users.setdefault(id(parameter), []).append(all_names[0])
+    return users
+
+
+def _layer_for(module: nn.Module, name: str, users: Mapping[int, list[str]]) -> tuple[type[FactorizedLayer] | None, str]:
+    """The factorised layer that can replace a module, or the reason why there is none."""
+    kind = type(module).__name__
+    if parametrize.is_parametrized(module):
+        return None, "its weight is computed by a parametrization; remove it first (torch.nn.utils.parametrize.remove_parametrizations)"
+    if isinstance(module, nn.MultiheadAttention):
+        return (
+            None,
+            "query, key and value weights are packed in one parameter that torch reads directly; its out_proj is a layer of its own",
+        )
+    layer = next((one for one in all_layers().values() if type(module) is one.dense_type), None)
+    if layer is None:
+        layer = next((one for one in all_layers().values() if isinstance(module, one.dense_type)), None)
+        if layer is None:
+            return None, f"there is no factorised layer for {kind}"
+    if changed := [name for name in ("__call__", "forward", "_conv_forward") if _is_changed(module, name, layer.dense_type)]:
+        return None, f"{kind} has a {changed[0]} of its own, which a factorised {layer.dense_type.__name__} would not run"
+    weight: Any = getattr(module, "weight", None)
+    if not isinstance(weight, nn.Parameter):
+        return None, "its weight is not a parameter"
+    if isinstance(weight, nn.parameter.UninitializedParameter):
+        return None, "its weight has no shape yet; run the model once"
+    if not weight.numel():
+        return None, "its weight has no values"
+    if reason := layer.unsupported(module):
+        return None, reason
+    if others := [user for user in users[id(weight)] if user != name]:
+        return None, f"its weight is shared with {', '.join(others)}; factorising one of them would untie them"
+    return layer, ""
+
+
+def _is_changed(module: nn.Module, name: str, kind: type[nn.Module]) -> bool:
+    """Whether a subclass of `kind`, or the module itself, has another method of that name."""
+    method = getattr(kind, name, None)
+    return getattr(module, name, None) != (method if method is None else method.__get__(module))
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """The model's output for a tensor, a tuple or list of arguments or a mapping of keyword arguments."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if isinstance(inputs, Mapping):
+        return model(**{name: _to(value, device) for name, value in inputs.items()})
+    if isinstance(inputs, tuple | list):
+        return model(*(_to(value, device) for value in inputs))
+    return model(_to(inputs, device))
+
+
+def first_tensor(values: tuple[Any, ...]) -> Tensor | None:
+    """The first tensor among the arguments of a layer."""
+    return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def batch_size(inputs: Any) -> int:
+    """The first axis of the first tensor."""
+    values = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs) if isinstance(inputs, tuple | list) else [inputs]
+    return next((value.shape[0] for value in values if isinstance(value, Tensor) and value.dim()), 1)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+class eval_mode:
+    """A context in which the model is in eval mode; every module's mode comes back at the end."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for module, mode in self.modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def probing(model: nn.Module) -> Iterator[None]:
+    """A context for runs that only look: eval mode, no gradients, and modules from torch.compile run as they are written."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(eval_mode(model))
+        stack.enter_context(torch.no_grad())
+        if any(is_compiled(module) for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Using `torch.compile\\(module\\)` when there are global hooks")  # of FlopCounterMode
+        yield
+
+
+def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """Puts a layer in the place of another wherever it stands; returns the model, which is `new` where `old` was all of it.
+
+    The hooks of the old layer go on to the new one. Where torch.compile wraps the old layer alone, the new one is wrapped likewise.
+    """
+    for name in _HOOKS:
+        setattr(new, name, getattr(old, name))
+    return new if model is old else _put(model, old, new)
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    for parent in list(model.modules()):
+        for name in [name for name, child in parent._modules.items() if child is old]:
+            if is_compiled(parent):
+                wrapper: Any = parent
+                _put(model, wrapper, type(wrapper)(new, wrapper.dynamo_ctx))
+            else:
+                parent._modules[name] = new
+    return model
+
+
+def n_values(parameter: Tensor) -> int:
+    """The number of values of a parameter, 0 where it has no shape yet."""
+    return 0 if is_lazy(parameter) else parameter.numel()
+
+
+def n_parameters(model: nn.Module) -> int:
+    """The number of parameters, shared ones counted once."""
+    return sum(map(n_values, model.parameters()))
+
+
+def n_bytes(model: nn.Module) -> int:
+    """The bytes of all parameters, shared ones counted once."""
+    return sum(p.numel() * p.element_size() for p in model.parameters() if not is_lazy(p))

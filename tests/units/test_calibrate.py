@@ -1,0 +1,205 @@
+"""Second moments of inputs against the direct formula, and BatchNorm statistics against torch's."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from tenfold.calibrate import InputMoments, calibration_batch, input_moments, reestimate_norms, rereadable
+from tenfold.survey import survey
+
+
+def direct(layer: Any, x: Tensor) -> Tensor:
+    """Mean of x x' over all patches, one by one: entry e of a patch is the input under the weight's entry e."""
+    groups = getattr(layer, "groups", 1)
+    if isinstance(layer, nn.Linear):
+        rows = x.reshape(1, -1, x.shape[-1])
+        return rows.mT @ rows / rows.shape[1]
+    operation = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
+    padding = layer.padding
+    if layer.padding_mode != "zeros":
+        x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode), 0
+    size = layer.weight[0].numel()
+    pick = torch.eye(size, dtype=x.dtype).reshape(size, *layer.weight.shape[1:])  # an output channel for each entry of a patch
+    parts = [operation(part, pick, None, layer.stride, padding, layer.dilation) for part in x.chunk(groups, 1)]
+    rows = torch.stack([part.movedim(1, -1).reshape(-1, size) for part in parts])
+    return rows.mT @ rows / rows.shape[1]
+
+
+CASES = {
+    "linear": (nn.Linear(7, 5), (12, 7)),
+    "steps": (nn.Linear(7, 5), (4, 3, 2, 7)),
+    "conv": (nn.Conv2d(4, 6, 3), (5, 4, 7, 8)),
+    "stride": (nn.Conv2d(4, 6, (3, 2), stride=(2, 3), padding=(1, 2)), (3, 4, 9, 8)),
+    "dilation": (nn.Conv2d(2, 6, 3, dilation=(1, 2), padding=2), (3, 2, 9, 8)),
+    "groups": (nn.Conv2d(6, 9, 3, groups=3, padding=1), (3, 6, 5, 5)),
+    "depthwise": (nn.Conv2d(4, 4, 3, groups=4), (3, 4, 5, 5)),
+    "same": (nn.Conv2d(3, 4, (2, 4), padding="same"), (3, 3, 5, 6)),
+    "circular": (nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), (2, 3, 5, 6)),
+    "reflect": (nn.Conv1d(3, 4, 5, padding=2, padding_mode="reflect", stride=2), (2, 3, 11)),
+    "replicate": (nn.Conv3d(2, 3, 2, padding=1, padding_mode="replicate"), (2, 2, 3, 4, 3)),
+    "1d": (nn.Conv1d(4, 6, 3, groups=2), (5, 4, 17)),
+    "3d": (nn.Conv3d(3, 4, (1, 2, 3), stride=(1, 2, 1)), (2, 3, 3, 6, 5)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_moments_are_the_direct_formula(name: str, dtype: torch.dtype):
+    layer, shape = copy.deepcopy(CASES[name][0]).to(dtype), CASES[name][1]
+    x = torch.randn(2, *shape, dtype=dtype)
+    found = input_moments(layer, survey(layer), [x[0], x[1]])[""].moment
+    expected = (direct(layer, x[0].double()) + direct(layer, x[1].double())) / 2
+    assert found.dtype == torch.float64
+    exact = dtype == torch.float64
+    torch.testing.assert_close(found, expected, rtol=1e-10 if exact else 1e-4, atol=1e-12 if exact else 1e-5)
+
+
+def test_moments_stream_in_double_precision():
+    """Many batches whose sum in float32 would stop growing."""
+    layer = nn.Linear(2, 2)
+    with InputMoments(survey(layer)) as moments:
+        for _ in range(3):
+            layer(torch.full((1, 2), 4096.0))
+            for _ in range(50):
+                layer(torch.full((1, 2), 0.5))
+    torch.testing.assert_close(moments.moments[""].moment, torch.full((1, 2, 2), (4096.0**2 + 50 * 0.25) / 51, dtype=torch.float64))
+
+
+def test_hooks_are_gone_also_after_an_error():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 4)).train()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        input_moments(model, survey(model), [torch.zeros(2, 4)])
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert all(module.training for module in model.modules())
+
+
+def test_layers_called_by_keyword_or_not_at_all():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused, self.words = nn.Linear(3, 3), nn.Linear(3, 3), nn.Embedding(4, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.used(input=self.words(ids))
+
+    model = Model()
+    found = input_moments(model, survey(model), [torch.tensor([0, 1, 1])])
+    assert list(found) == ["used"]
+    rows = model.words.weight.detach().double()[[0, 1, 1]]
+    torch.testing.assert_close(found["used"].moment[0], rows.T @ rows / 3, rtol=1e-5, atol=1e-6)
+
+
+def test_inputs_that_are_not_finite():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="the inputs of 0 have values that are NaN or infinite; calibration needs finite ones: check that"):
+        input_moments(model, survey(model), [torch.tensor([[1.0, float("nan"), 2.0]])])
+
+
+def test_a_large_patch_has_no_moment():
+    model = nn.Sequential(nn.Linear(4609, 2), nn.Linear(2, 2))
+    assert list(input_moments(model, survey(model), [torch.zeros(2, 4609)])) == ["1"]
+
+
+def test_many_positions_are_thinned_and_the_moment_stays_close():
+    layer = nn.Conv2d(2, 2, 3, padding=1)
+    x = F.avg_pool2d(torch.randn(64, 2, 50, 50), 3, 1)
+    found = input_moments(layer, survey(layer), x)[""].moment
+    torch.testing.assert_close(found, direct(layer, x.double()), rtol=0.15, atol=0.005)
+
+
+def normed() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6, momentum=0.3), nn.ReLU(), nn.Linear(6, 4), nn.BatchNorm1d(4)).eval()
+
+
+def test_norms_are_those_of_the_data():
+    model, x = normed(), torch.randn(128, 5) * 3 + 1
+    model[1].running_mean += 7
+    assert reestimate_norms(model, [x[:64], x[64:]]) == 2
+    first = model[0](x)
+    torch.testing.assert_close(model[1].running_mean, first.mean(0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model[1].running_var, (first[:64].var(0) + first[64:].var(0)) / 2, rtol=1e-5, atol=1e-5)
+    assert [model[1].momentum, model[4].momentum] == [0.3, 0.1] and not any(module.training for module in model.modules())
+
+
+def test_momentum_and_modes_come_back_after_an_error():
+    model = normed().train()
+    with pytest.raises(ValueError, match="have no samples; at least one batch is needed"):
+        reestimate_norms(model, [])
+    assert [model[1].momentum, model[4].momentum] == [0.3, 0.1] and all(module.training for module in model.modules())
+
+
+def test_norms_without_running_statistics_stay_as_they_are():
+    assert reestimate_norms(nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)), [torch.zeros(2, 3)]) == 0
+    assert reestimate_norms(nn.Sequential(nn.LayerNorm(3), nn.InstanceNorm1d(3)), [torch.zeros(2, 3)]) == 0
+
+
+def test_a_small_last_batch_does_not_disturb_the_norms():
+    """One sample has no variance (torch refuses it), and few would count as much as a whole batch."""
+    model, x = normed(), torch.randn(65, 5)
+    reestimate_norms(model, DataLoader(TensorDataset(x), 64))
+    torch.testing.assert_close(model[1].running_mean, model[0](x[:64]).mean(0), rtol=1e-5, atol=1e-5)
+    reestimate_norms(model, TensorDataset(x))  # drawn in another order, 64 and 1
+
+
+class Pairs(Dataset):
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, k: int) -> tuple[Tensor, int]:
+        return self.x[k], k
+
+
+def given(kind: str, x: Tensor) -> Any:
+    def generator() -> Iterator[tuple[Tensor, Tensor]]:
+        yield from ((part, torch.zeros(len(part))) for part in x.split(16))
+
+    return {
+        "tensor": x,
+        "dataset": Pairs(x),
+        "loader": DataLoader(Pairs(x), 16),
+        "list": list(x.split(16)),
+        "pairs": [(part, torch.zeros(len(part))) for part in x.split(16)],
+        "mappings": [{"input": part, "labels": torch.zeros(len(part))} for part in x.split(16)],
+        "generator": generator(),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["tensor", "dataset", "loader", "list", "pairs", "mappings", "generator"])
+def test_every_kind_of_data(kind: str):
+    layer, x = nn.Linear(4, 3), torch.randn(48, 4)
+    data = rereadable(given(kind, x))
+    for _ in range(2):  # a generator, too, is read twice
+        torch.testing.assert_close(input_moments(layer, survey(layer), data)[""].moment[0], (x.T @ x).double() / 48, rtol=1e-4, atol=1e-5)
+    batch = calibration_batch(data, 10)
+    assert (batch["input"] if kind == "mappings" else batch).shape == (10, 4)
+
+
+@pytest.mark.parametrize("data", [[], torch.zeros(0, 4), iter([]), DataLoader(Pairs(torch.zeros(0, 4)), 2)])
+def test_empty_data(data: Any):
+    layer = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="have no samples; at least one batch is needed: check the path or filter"):
+        input_moments(layer, survey(layer), rereadable(data))
+
+
+def test_a_batch_of_several_inputs_is_cut_to_size():
+    batch = calibration_batch([(torch.zeros(8, 2), torch.ones(8, 3), torch.zeros(8))], 3)
+    assert [one.shape for one in batch] == [(3, 2), (3, 3)]
+    batch = calibration_batch([{"a": torch.zeros(8, 2), "flag": True}], 3)
+    assert batch["a"].shape == (3, 2) and batch["flag"] is True
+
+
+def test_an_endless_generator_is_read_only_as_far_as_needed():
+    def endless() -> Iterator[Tensor]:
+        while True:
+            yield torch.zeros(1024, 2)
+
+    assert len(rereadable(endless())) == 4

@@ -1,0 +1,110 @@
+"""What errors of layers cost a model, measured."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tenfold import SVD, TTM
+from tenfold.calibrate import input_moments
+from tenfold.ranks.candidates import Candidate, candidates
+from tenfold.ranks.effect import divergence, effects, first_tensor
+from tenfold.selection import Choice
+from tenfold.survey import Found, survey
+
+PLAIN = SVD()
+
+
+def offers(found: Found, format: Any = PLAIN) -> list[Candidate]:
+    return candidates([found], format, None, Choice(format).fold(found), [None], sweeps=5, seed=0)[0]
+
+
+class Weighed(nn.Module):
+    """Two equal branches of which the second counts a hundredth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strong, self.weak, self.unused = (nn.Linear(32, 8) for _ in range(3))
+        self.weak.load_state_dict(self.strong.state_dict())
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.strong(x) + 0.01 * self.weak(x)
+
+
+def test_layers_that_matter_weigh_more():
+    model = Weighed().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    layers = [(one, offers(one), None) for one in survey(model)]
+    strong, weak, unused = (one.loss for one in effects(model, layers, torch.randn(64, 32)))
+    assert 3000 < strong / weak < 30000  # about the square of 100
+    assert weak <= unused <= strong  # one that the outputs do not depend on is taken for an average one
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert all(module.training for module in model.modules())
+
+
+def test_the_weight_comes_back_when_the_model_fails():
+    model = nn.Sequential(nn.Linear(32, 16), nn.Linear(16, 8))
+    kept = [one.weight.detach().clone() for one in model]
+    calls = []
+
+    def fail(module: nn.Module, inputs: Any) -> None:
+        calls.append(module)
+        if len(calls) == 2:
+            raise ArithmeticError
+
+    model[1].register_forward_pre_hook(fail)
+    with pytest.raises(ArithmeticError):
+        effects(model, [(one, offers(one), None) for one in survey(model)], torch.randn(4, 32))
+    assert all(torch.equal(one.weight, weight) for one, weight in zip(model, kept, strict=True))
+
+
+@pytest.mark.parametrize("format", [SVD(), TTM()], ids=str)
+def test_layers_with_a_metric_also_where_modes_are_padded(format: Any):
+    model, x = nn.Linear(101, 103), torch.randn(60, 101)
+    [found] = survey(model)
+    moments = input_moments(model, [found], x)
+    [effect] = effects(model, [(found, offers(found, format), moments[""])], x)
+    assert effect.loss > 0
+    assert 0.01 < effect.scale < 100
+
+
+def test_divergence_of_logits_is_kullback_leiblers():
+    p, q = torch.randn(7, 5), torch.randn(7, 5)
+    expected = F.kl_div(q.log_softmax(-1), p.log_softmax(-1), log_target=True, reduction="batchmean")
+    assert divergence(p, q) == pytest.approx(float(expected), rel=1e-5)
+    assert divergence(p, p) == 0 and 0 <= divergence(p, p + 3) < 1e-12
+    words = divergence(p.reshape(7, 1, 5).expand(7, 4, 5), q.reshape(7, 1, 5).expand(7, 4, 5))
+    images = divergence(p.reshape(7, 5, 1, 1).expand(7, 5, 2, 3), q.reshape(7, 5, 1, 1).expand(7, 5, 2, 3))
+    assert words == pytest.approx(float(expected), rel=1e-5) and images == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_divergence_of_masked_logits_is_finite():
+    p, q = torch.randn(3, 4), torch.randn(3, 4)
+    p[:, 0] = q[:, 0] = -torch.inf
+    assert 0 < divergence(p, q) < torch.inf and divergence(p, q) == pytest.approx(divergence(p[:, 1:], q[:, 1:]))
+
+
+def test_divergence_of_other_outputs_is_the_squared_relative_error():
+    assert divergence(torch.full((3, 1), 2.0), torch.full((3, 1), 3.0)) == pytest.approx(0.25)
+    assert divergence(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0])) == 1
+
+
+def test_the_first_tensor_of_any_output():
+    x = torch.zeros(2)
+
+    @dataclass
+    class Output:
+        logits: Tensor
+
+    for output in (x, (x, 1), [[x]], {"loss": x}, Output(x), SimpleNamespace(logits=(x,))):
+        assert first_tensor(output) is x
+
+
+def test_outputs_without_a_tensor():
+    with pytest.raises(TypeError, match="the model gave a NoneType, in which there is no tensor; outputs are compared, so one is needed"):
+        first_tensor(None)
