@@ -1,0 +1,109 @@
+"""Evaluate: how good a model is on data."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.batches import batches, n_batches
+from tenfold.loss import IGNORED, by_class, check_labels, first_tensor, is_classes, task_loss
+from tenfold.progress import Progress, silent
+from tenfold.survey import call, eval_mode
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model reaches on data.
+
+    accuracy: top-1, as a ratio in 0..1; None where the targets are values, not classes.
+    loss: mean cross-entropy for classes, mean squared error for values.
+    n: the number of predictions counted: samples, or positions where every position of a sample has a target.
+    agreement: ratio of predictions that equal the reference model's, right or wrong; None without a reference or without classes.
+    """
+
+    accuracy: float | None
+    loss: float
+    n: int
+    agreement: float | None = None
+
+    def __str__(self) -> str:
+        parts = [f"loss {self.loss:.4f}"]
+        if self.accuracy is not None:
+            parts.insert(0, f"accuracy {self.accuracy:.2%}")
+        if self.agreement is not None:
+            parts.append(f"agreement {self.agreement:.2%}")
+        return f"{', '.join(parts)} on {self.n:,} predictions"
+
+
+def evaluate(
+    model: nn.Module, data: Any, batch_size: int = 250, *, reference: nn.Module | None = None, progress: Progress | None = None
+) -> Evaluation:
+    """Accuracy and loss of a model on data, in eval mode and on the model's own device; every module's mode comes back.
+
+    Args:
+        data: see `batches`; every batch needs targets.
+        reference: a model to compare predictions with, for instance the one before compression.
+
+    Raises:
+        ValueError: the data are empty or without targets, a label is not one of the classes, or shapes do not fit.
+    """
+    show = progress or silent
+    total = n_batches(data, batch_size) if progress else 0
+    sums = _Sums()
+    with torch.no_grad(), eval_mode(model):
+        for number, (inputs, targets) in enumerate(batches(data, batch_size), 1):
+            if not isinstance(targets, Tensor):
+                raise ValueError(
+                    f"the data have targets of type {type(targets).__name__}; evaluation needs tensors (input, target): give labelled data"
+                )
+            output = first_tensor(call(model, inputs))
+            other = None
+            if reference is not None and is_classes(targets):
+                with eval_mode(reference):
+                    other = first_tensor(call(reference, inputs))
+            sums.add(output, targets, other)
+            show("evaluating", number, total)
+    return sums.result()
+
+
+class _Sums:
+    """Running sums over batches."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.n = 0
+        self.n_right: int | None = None
+        self.n_same: int | None = None
+
+    def add(self, output: Tensor, targets: Tensor, other: Tensor | None) -> None:
+        """Counts one batch."""
+        if not is_classes(targets):
+            self.loss += float(task_loss(output, targets)) * len(targets)
+            self.n += len(targets)
+            return
+        scores = by_class(output, targets)
+        check_labels(targets, scores.shape[-1])
+        wanted = targets.reshape(-1).to(scores.device)
+        counted = wanted != IGNORED
+        n = int(counted.sum())
+        if n == 0:
+            return
+        self.loss += float(task_loss(output, targets)) * n
+        self.n += n
+        found = scores.argmax(-1)
+        self.n_right = (self.n_right or 0) + int((found == wanted)[counted].sum())
+        if other is not None:
+            same = found == by_class(other, targets).argmax(-1).to(found.device)
+            self.n_same = (self.n_same or 0) + int(same[counted].sum())
+
+    def result(self) -> Evaluation:
+        """The means."""
+        if self.n == 0:
+            raise ValueError(f"all targets are {IGNORED}, which marks places without one; at least one is needed: check the labels")
+        return Evaluation(
+            None if self.n_right is None else self.n_right / self.n,
+            self.loss / self.n,
+            self.n,
+            None if self.n_same is None else self.n_same / self.n,
+        )

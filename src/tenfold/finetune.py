@@ -1,0 +1,266 @@
+"""Finetune: a short, plain training loop, with or without the dense model as a teacher, that survives being killed.
+
+A compressed model is an ordinary module: its factors are parameters, its state_dict holds plain tensors, and it trains in a loop of
+your own, in a Lightning module or after `accelerator.prepare` with nothing of this file. Two things are worth taking over: an
+optimiser whose step does not depend on how a weight's scale is spread over its factors (AdamW), and a warm-up with clipped gradients;
+plain SGD at the learning rate of the dense model is apt to diverge.
+"""
+
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from tenfold.augment import Augment, as_augment
+from tenfold.batches import batches, n_batches, random_states
+from tenfold.checkpoint import Checkpoint
+from tenfold.evaluate import evaluate
+from tenfold.learner import Learner, Loss, Precision, Teacher
+from tenfold.optimizer import MakeOptimizer, Schedule, make_optimizer
+from tenfold.progress import Progress, silent
+
+WARMUP = 0.1  # of all steps
+SAVE_EVERY = 100  # steps
+
+
+@dataclass(frozen=True)
+class FinetuneHistory:
+    """What a run did.
+
+    losses, lrs: the loss and the learning rate of every step.
+    accuracies, validation_losses: of the validation data after every epoch; an accuracy is a ratio, None without classes.
+    seconds: of every epoch, left out of comparisons.
+    """
+
+    losses: tuple[float, ...]
+    lrs: tuple[float, ...]
+    accuracies: tuple[float | None, ...]
+    validation_losses: tuple[float, ...]
+    seconds: tuple[float, ...] = field(compare=False)
+
+    @property
+    def epoch_losses(self) -> tuple[float, ...]:
+        """The mean loss of every epoch."""
+        n = len(self.losses) // len(self.seconds)
+        return tuple(math.fsum(self.losses[k * n : (k + 1) * n]) / n for k in range(len(self.seconds)))
+
+    def __str__(self) -> str:
+        n = len(self.losses) // len(self.seconds)
+        lines = ["epoch      loss  last lr  validation loss  accuracy  seconds"]
+        for k, loss in enumerate(self.epoch_losses):
+            valid = f"{self.validation_losses[k]:.4f}" if self.validation_losses else "-"
+            ratio = self.accuracies[k] if self.accuracies else None
+            accuracy = "-" if ratio is None else f"{ratio:.2%}"
+            lines.append(f"{k + 1:5}  {loss:8.4f}  {self.lrs[(k + 1) * n - 1]:7.1e}  {valid:>15}  {accuracy:>8}  {self.seconds[k]:7.1f}")
+        return "\n".join(lines)
+
+
+def finetune(
+    model: nn.Module,
+    data: Any,
+    *,
+    epochs: int = 1,
+    teacher: nn.Module | None = None,
+    optimizer: Optimizer | MakeOptimizer | None = None,
+    lr: float | None = None,
+    batch_size: int = 128,
+    precision: Precision = "float32",
+    checkpoint: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    augment: Augment | Literal["flip"] | None = None,
+    validation: Any = None,
+    progress: Progress | None = None,
+    loss: Loss | None = None,
+    weight_decay: float | None = None,
+    warmup: int | None = None,
+    clip_norm: float | None = 1.0,
+    teacher_weight: float = 0.9,
+    temperature: float = 4.0,
+    save_every: int = SAVE_EVERY,
+) -> FinetuneHistory:
+    """Trains a model in place and returns what it did; the model comes back in the mode that it came in.
+
+    Only parameters that require gradients change. The learning rate rises linearly over the first steps and falls along a cosine.
+    Everything random (order, augmentation, dropout) follows from `seed`; torch's global random state is as before afterwards.
+
+    Args:
+        data: (input, target); see `batches`. Without targets the teacher is all there is to learn from.
+        epochs: passes over the data.
+        teacher: the model before compression, whose outputs are learned besides the targets. It stays as it is.
+        optimizer: a torch optimiser of this model's parameters, or its class or anything else that makes one from parameter groups,
+            as functools.partial(torch.optim.SGD, momentum=0.9); AdamW where none is given. LBFGS is not supported.
+        lr: the highest learning rate; the optimiser's own where one is given.
+        precision: of the forward pass; "float16" needs a GPU. Parameters keep their dtype.
+        checkpoint: a file, written every `save_every` steps and after every epoch. The same call with the same file goes on where the
+            last one stopped, even if that was killed, and on a CPU ends with the same bits; a finished run returns at once.
+        augment: changes inputs: augment(inputs, generator); "flip" mirrors half of the images.
+        validation: data to evaluate after every epoch.
+        loss: loss(output, targets), a mean; left out, cross-entropy for integer targets and mean squared error for others.
+        weight_decay: for parameters with two axes or more; the optimiser's own where one is given.
+        warmup: steps until the highest learning rate; a tenth of all steps where left out.
+        clip_norm: the largest norm of all gradients together; None leaves them.
+        teacher_weight: 0..1, the teacher's share of the loss.
+        temperature: of the distillation, see `distillation_loss`.
+
+    Raises:
+        ValueError: a setting or a label is out of range, the data are empty, or the checkpoint is of another run.
+        RuntimeError: the loss is NaN or infinite.
+
+    >>> _ = torch.manual_seed(0)
+    >>> x = torch.randn(256, 8)
+    >>> model = nn.Linear(8, 1)
+    >>> history = finetune(model, (x, x.sum(1, keepdim=True)), epochs=20, lr=0.1)
+    >>> [round(value, 2) for value in history.epoch_losses[::9]]
+    [8.45, 0.27, 0.02]
+    """
+    if epochs < 1 or save_every < 1 or (warmup is not None and warmup < 0):
+        raise ValueError(
+            f"epochs is {epochs}, save_every {save_every} and warmup {warmup}; at least 1, 1 and 0 are needed: raise what is below"
+        )
+    steps = n_batches(data, batch_size, drop_last=True)
+    made = make_optimizer(model, optimizer, lr, weight_decay)
+    schedule = Schedule(made, epochs * steps, math.ceil(WARMUP * epochs * steps) if warmup is None else warmup)
+    teaching = None if teacher is None else Teacher(teacher, teacher_weight, temperature)
+    learner = Learner(model, made, schedule, precision, clip_norm, teaching, loss)
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "batches in an epoch": steps,
+        "precision": precision,
+        "seed": seed,
+        "optimizer": type(made).__name__,
+        **{name: [group.get(name) for group in made.param_groups] for name in made.defaults},
+        "warmup": schedule.warmup,
+        "clip_norm": clip_norm,
+        "teacher": teaching,
+        "loss": _name(loss),
+        "augment": _name(augment),
+        "validation": validation is not None,
+    }
+    file = Checkpoint(checkpoint, {name: str(value) for name, value in settings.items()}, model)
+    return _Run(learner, data, batch_size, epochs, steps, seed, as_augment(augment), validation, file, save_every, progress or silent).run()
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__qualname__", function if isinstance(function, str | None) else type(function).__qualname__))
+
+
+@dataclass
+class _Run:
+    """All steps of a run, from the first one or from a checkpoint."""
+
+    learner: Learner
+    data: Any
+    batch_size: int
+    epochs: int
+    steps: int  # in an epoch
+    seed: int
+    augment: Augment | None
+    validation: Any
+    file: Checkpoint
+    save_every: int
+    progress: Progress
+    losses: list[float] = field(default_factory=list)
+    lrs: list[float] = field(default_factory=list)
+    accuracies: list[float | None] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    generator: torch.Generator = field(default_factory=torch.Generator)  # of the augmentation
+
+    def run(self) -> FinetuneHistory:
+        """Trains to the end."""
+        saved = self.file.load()
+        device = self.learner.device
+        modes = [(module, module.training) for module in self.learner.model.modules()]
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                if saved is not None:
+                    self._restore(saved)
+                for _ in range(len(self.seconds), self.epochs):
+                    self._epoch(saved)
+                    saved = None
+        except BaseException:
+            self.file.restore()  # what is left is then a state to go on from
+            raise
+        finally:
+            self.learner.schedule.reset()
+            self.learner.optimizer.zero_grad(set_to_none=True)
+            for module, mode in modes:
+                module.training = mode
+        return FinetuneHistory(
+            tuple(self.losses), tuple(self.lrs), tuple(self.accuracies), tuple(self.validation_losses), tuple(self.seconds)
+        )
+
+    def _epoch(self, saved: dict[str, Any] | None) -> None:
+        """One epoch, or what is left of the one that was saved."""
+        began = time.perf_counter() - (0.0 if saved is None else saved["seconds_in_epoch"])
+        end = (len(self.seconds) + 1) * self.steps
+        order = self._order(saved)
+        self.learner.model.train()
+        for inputs, targets in order:
+            if self.augment is not None:
+                inputs = self.augment(inputs, self.generator)
+            value, lr = self.learner.learn(inputs, targets, len(self.losses))
+            self.losses.append(value)
+            self.lrs.append(lr)
+            self.progress("fine-tuning", len(self.losses), self.epochs * self.steps)
+            if len(self.losses) == end:
+                break
+            if len(self.losses) % self.save_every == 0:
+                self._save(self.loaders, time.perf_counter() - began)
+        if len(self.losses) < end:
+            raise ValueError(
+                f"the data gave {self.steps - end + len(self.losses)} batches in epoch {len(self.seconds) + 1}, but {self.steps} when "
+                "they were counted; every pass needs the same number: give a Dataset or a DataLoader"
+            )
+        if self.validation is not None:
+            found = evaluate(self.learner.model, self.validation)
+            self.accuracies.append(found.accuracy)
+            self.validation_losses.append(found.loss)
+        self.seconds.append(time.perf_counter() - began)
+        self._save([loader.get_state() for loader in random_states(self.data)], 0.0)
+
+    def _order(self, saved: dict[str, Any] | None) -> Any:
+        """The batches of this epoch, or those that are left of it. All random numbers follow from the seed and the epoch."""
+        start = len(self.losses) % self.steps
+        loaders = random_states(self.data)
+        if saved is not None:
+            for loader, state in zip(loaders, saved["loaders"], strict=True):
+                loader.set_state(state)
+        self.loaders = [loader.get_state() for loader in loaders]
+        base = (self.seed * 1_000_003 + len(self.seconds)) * 3 % (1 << 62)
+        torch.manual_seed(base)
+        self.generator.manual_seed(base + 1)
+        order = torch.Generator().manual_seed(base + 2)
+        left = batches(self.data, self.batch_size, shuffle=True, generator=order, drop_last=True, start=start)
+        if saved is not None and start:
+            self.generator.set_state(saved["augment"])
+            torch.set_rng_state(saved["torch"])
+            if self.learner.device.type == "cuda":
+                torch.cuda.set_rng_state(saved["cuda"], self.learner.device)
+        return left
+
+    def _save(self, loaders: list[torch.Tensor], seconds_in_epoch: float) -> None:
+        device = self.learner.device
+        self.file.save(
+            {
+                "optimizer": self.learner.optimizer.state_dict(),
+                "scaler": self.learner.scaler.state_dict(),
+                "torch": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+                "augment": self.generator.get_state(),
+                "loaders": loaders,
+                "history": [self.losses, self.lrs, self.accuracies, self.validation_losses, self.seconds],
+                "seconds_in_epoch": seconds_in_epoch,
+            }
+        )
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.learner.optimizer.load_state_dict(saved["optimizer"])
+        self.learner.scaler.load_state_dict(saved["scaler"])
+        self.losses, self.lrs, self.accuracies, self.validation_losses, self.seconds = saved["history"]

@@ -1,0 +1,126 @@
+"""Learner: one step of training, from targets, from a teacher, or from both."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tenfold.loss import distillation_loss, first_tensor, task_loss
+from tenfold.optimizer import Schedule
+from tenfold.survey import call, eval_mode
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model whose outputs are learned: with which share of the loss, and at which temperature."""
+
+    model: nn.Module
+    weight: float
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"teacher_weight is {self.weight}; it needs a share of the loss, 0 to 1, e.g. 0.9")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"temperature is {self.temperature}; it needs to be above 0 and finite, e.g. 4")
+
+    def __str__(self) -> str:
+        return f"{type(self.model).__name__}, weight {self.weight:g}, temperature {self.temperature:g}"
+
+
+@dataclass(frozen=True)
+class Learner:
+    """One step of training.
+
+    Raises:
+        ValueError: the precision is unknown or not for the model's device, a norm to clip to is not above 0, or the teacher would learn.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: Schedule
+    precision: Precision
+    clip_norm: float | None
+    teacher: Teacher | None
+    loss: Loss | None
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is {self.precision!r}; it needs one of {', '.join(get_args(Precision))}: choose one of these")
+        if self.precision == "float16" and self.device.type == "cpu":
+            raise ValueError(
+                "precision is 'float16' for a model on the CPU; float16 needs a GPU: take precision='bfloat16', or move the model"
+            )
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm is {self.clip_norm}; it needs a norm above 0, or None for gradients as they are, e.g. 1.0")
+
+        if self.teacher is not None and _trainable(self.model) & _trainable(self.teacher.model):
+            raise ValueError(
+                "the teacher shares parameters with the model, so it would change with it; a model of its own is needed: compress without "
+                "inplace=True, or take a copy of the model before compression (copy.deepcopy)"
+            )
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device of the model's parameters."""
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def scaler(self) -> torch.amp.GradScaler:
+        """Keeps float16 gradients above zero; does nothing in other precisions."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
+
+    def learn(self, inputs: Any, targets: Tensor | None, step: int) -> tuple[float, float]:
+        """The loss before the step, counted from 0, and its learning rate.
+
+        Raises:
+            RuntimeError: the loss is NaN or infinite; the parameters are then as they were.
+        """
+        lr = self.schedule.set(step)
+        with torch.autocast(self.device.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
+            loss = self._loss(first_tensor(call(self.model, inputs)), inputs, targets)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise RuntimeError(
+                f"the loss is {value} at step {step + 1} of {self.schedule.steps} with the learning rate {lr:.3g}; it must be finite: "
+                f"lower the learning rate (lr={self.schedule.peaks[0] / 10:.3g}), or look for NaN in the inputs and targets"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], self.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return value, lr
+
+    def _loss(self, output: Tensor, inputs: Any, targets: Any) -> Tensor:
+        if not isinstance(targets, Tensor) and (targets is not None or self.teacher is None):
+            raise ValueError(
+                f"the data have targets of type {type(targets).__name__}, not tensors; fine-tuning needs (input, target) or a teacher: "
+                "give labelled data, or teacher= the model before compression"
+            )
+        if targets is None or (self.teacher is not None and self.teacher.weight == 1):
+            return self._distance(output, inputs, targets)
+        loss = (self.loss or task_loss)(output, targets.to(output.device))
+        if self.teacher is None or self.teacher.weight == 0:
+            return loss
+        return self.teacher.weight * self._distance(output, inputs, targets) + (1 - self.teacher.weight) * loss
+
+    def _distance(self, output: Tensor, inputs: Any, targets: Tensor | None) -> Tensor:
+        assert self.teacher is not None
+        with torch.no_grad(), eval_mode(self.teacher.model):
+            wanted = first_tensor(call(self.teacher.model, inputs)).to(output.device)
+        return distillation_loss(output, wanted, targets, self.teacher.temperature)
+
+
+def _trainable(model: nn.Module) -> set[nn.Parameter]:
+    return {parameter for parameter in model.parameters() if parameter.requires_grad}

@@ -1,0 +1,102 @@
+"""What an output is worth: the task's loss, right predictions, and the distance from a teacher's output.
+
+Integer targets are classes, all others are values. Where are the classes of an output? On its last axis where the other axes
+are those of the targets, as in (N, C) and (N, T, C); else on axis 1, as in (N, C, *positions).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100  # torch's label for "no target here"
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The tensor that counts in a model's output: itself, the entry "logits" of a mapping, or the first one in a tuple."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        return first_tensor(output["logits"] if "logits" in output else next(iter(output.values()), None))
+    if isinstance(output, tuple | list) and output:
+        return first_tensor(output[0])
+    raise TypeError(
+        f"the model's output is a {type(output).__name__}; a tensor is needed, or a tuple or mapping that starts with one: "
+        "wrap the model in a module that returns its predictions"
+    )
+
+
+def is_classes(targets: Tensor) -> bool:
+    """Whether targets are classes, not values."""
+    return not (targets.is_floating_point() or targets.is_complex())
+
+
+def by_class(output: Tensor, targets: Tensor | None) -> Tensor:
+    """(predictions, classes) in float32 or better: the output with its classes on the last axis."""
+    if targets is None:
+        is_last = output.dim() <= 3
+    else:
+        is_last = output.shape[:-1] == targets.shape
+        if not is_last and (output.dim() < 2 or (output.shape[0], *output.shape[2:]) != tuple(targets.shape)):
+            raise ValueError(
+                f"the model's output has shape {tuple(output.shape)} for integer targets of shape {tuple(targets.shape)}; classes need an "
+                "output (*targets, classes) or (N, classes, *positions): reshape one of them, or give targets as float for a regression"
+            )
+    output = output if is_last else output.movedim(1, -1)
+    return _full(output.reshape(-1, output.shape[-1]))
+
+
+def check_labels(targets: Tensor, n_classes: int) -> None:
+    """Raises ValueError where a label is not one of the classes."""
+    kept = targets[targets != IGNORED]
+    if not kept.numel():
+        return
+    low, high = int(kept.min()), int(kept.max())
+    if low < 0 or high >= n_classes:
+        raise ValueError(
+            f"the targets have the label {low if low < 0 else high}, but the model has {n_classes} classes, 0 to {n_classes - 1}; "
+            "number the labels from 0, or give the model as many outputs as there are classes"
+        )
+
+
+def task_loss(output: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross-entropy for classes, the mean squared error for values.
+
+    Raises:
+        ValueError: a label is not one of the classes, or the shapes do not fit.
+    """
+    if is_classes(targets):
+        scores = by_class(output, targets)
+        check_labels(targets, scores.shape[-1])
+        return F.cross_entropy(scores, targets.reshape(-1).to(scores.device, torch.long), ignore_index=IGNORED)
+    if output.shape != targets.shape:
+        raise ValueError(
+            f"the model's output has shape {tuple(output.shape)}, but the targets have {tuple(targets.shape)}; a regression needs equal "
+            "shapes: reshape the targets, or give them as integers where they are classes"
+        )
+    return F.mse_loss(_full(output), targets.to(output.device, _full(output).dtype))
+
+
+def distillation_loss(output: Tensor, teacher: Tensor, targets: Tensor | None, temperature: float) -> Tensor:
+    """How far an output is from a teacher's.
+
+    For classes T^2 KL(teacher || output) of the probabilities at temperature T, a mean over predictions; else the mean squared
+    difference. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.
+    """
+    if output.shape != teacher.shape:
+        raise ValueError(
+            f"the model's output has shape {tuple(output.shape)}, but the teacher's has {tuple(teacher.shape)}; distillation needs equal "
+            "shapes: take the model before compression as the teacher"
+        )
+    if targets is not None and not is_classes(targets):
+        return F.mse_loss(_full(output), _full(teacher))
+    student = F.log_softmax(by_class(output, targets) / temperature, -1)
+    wanted = F.log_softmax(by_class(teacher, targets) / temperature, -1)
+    return F.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
+
+
+def _full(output: Tensor) -> Tensor:
+    """Half precision is too coarse for a softmax and a mean."""
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
