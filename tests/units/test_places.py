@@ -1,0 +1,99 @@
+"""Tensors that stand at several places: stored once, and put back as the file has them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import tenfold
+from tenfold.files import read_header
+from tenfold.places import modules_of, places_of, tensors_of
+
+
+def equal(found: nn.Module, wanted: nn.Module) -> None:
+    ours, theirs = found.state_dict(), wanted.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0)
+
+
+def test_names_are_those_of_the_state_dict() -> None:
+    inner = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.LSTM(3, 2))
+    inner.register_buffer("passing", torch.zeros(1), persistent=False)
+    model = nn.ModuleDict({"a": torch.compile(inner, backend="eager"), "b": inner})
+    assert places_of(model).keys() == {name.replace("_orig_mod.", "") for name in model.state_dict()}
+    assert modules_of(model)["a"] is inner
+    tensors, aliases = tensors_of(model)
+    assert all(name.startswith("a.") for name in tensors)
+    assert aliases == {name.replace("a.", "b."): name for name in tensors}
+
+
+class Tied(nn.Module):
+    def __init__(self, is_tied: bool = True) -> None:
+        super().__init__()
+        self.tok = nn.Embedding(7, 4)
+        self.head = nn.Linear(4, 7, bias=False)
+        if is_tied:
+            self.head.weight = self.tok.weight
+
+
+def test_ties_are_those_of_the_file(tmp_path: Path) -> None:
+    tied, untied = Tied(), Tied(False)
+    tenfold.save(tied, tmp_path / "tied")
+    tenfold.save(untied, tmp_path / "untied")
+    assert list(read_header(tmp_path / "tied").tensors) == ["tok.weight"]
+    for is_tied in (True, False):
+        for build in (Tied(is_tied), lambda is_tied=is_tied: Tied(is_tied)):
+            model: Any = tenfold.load(tmp_path / "tied", build)
+            assert model.head.weight is model.tok.weight
+            equal(model, tied)
+            model = tenfold.load(tmp_path / "untied", build)
+            assert model.head.weight is not model.tok.weight
+            equal(model, untied)
+
+
+def test_memory_in_common_is_stored_once_where_it_is_the_same(tmp_path: Path) -> None:
+    model = nn.Module()
+    base = torch.arange(12.0)
+    model.a = nn.Parameter(base)
+    model.b = nn.Parameter(base.detach())  # the same memory under another object: a tie
+    model.register_buffer("c", base[2:8])  # a part of it: stored by itself
+    model.register_buffer("d", base.reshape(3, 4).T)
+    tenfold.save(model, tmp_path / "a")
+    assert sorted(load_file(tmp_path / "a")) == ["a", "c", "d"]
+    build = nn.Module()
+    build.a, build.b = nn.Parameter(torch.zeros(12)), nn.Parameter(torch.zeros(12))
+    build.register_buffer("c", torch.zeros(6))
+    build.register_buffer("d", torch.zeros(4, 3))
+    back = tenfold.load(tmp_path / "a", build)
+    assert back.a is back.b
+    equal(back, model)
+
+
+def test_values_reach_other_references(tmp_path: Path) -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 3)
+            self.tied = [self.inner.weight]  # hidden from torch, and used in forward
+
+    model = Keeps()
+    tenfold.save(model, tmp_path / "a")
+    for build in (Keeps, Keeps()):
+        back: Any = tenfold.load(tmp_path / "a", build)
+        assert back.tied[0] is back.inner.weight
+        torch.testing.assert_close(back.tied[0], model.inner.weight, rtol=0, atol=0)
+
+
+def test_parameter_and_buffer_in_one(tmp_path: Path) -> None:
+    tenfold.save(Tied(), tmp_path / "a")
+    net: Any = Tied(False)
+    del net.head.weight
+    net.head.register_buffer("weight", torch.zeros(7, 4))
+    with pytest.raises(
+        ValueError, match=r"head\.weight and tok\.weight are one tensor in the file, and a parameter and a buffer in the network"
+    ):
+        tenfold.load(tmp_path / "a", net)
