@@ -1,0 +1,75 @@
+"""The app: its commands, and what becomes of results and errors."""
+
+import contextlib
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+import tenfold
+from tenfold.cli import compress, demo, export, finetune, inspect, plan, report
+from tenfold.cli.console import Outcome, show_error, warnings_as_lines
+
+COMMANDS = {
+    "inspect": inspect.inspect,
+    "plan": plan.plan,
+    "compress": compress.compress,
+    "finetune": finetune.finetune,
+    "export": export.export,
+    "report": report.report,
+    "demo": demo.demo,
+}
+HELP = """Neural networks many times smaller by tensor decomposition.
+
+Begin with `tenfold demo`, which needs no files. Every command has an example: `tenfold compress --help`.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or input."""
+
+
+def make_app() -> App:
+    """The app with all commands."""
+    app = App(name="tenfold", help=HELP, version=tenfold.__version__, help_format="markdown", suppress_keyboard_interrupt=False)
+    for name, function in COMMANDS.items():
+        app.command(function, name=name, sort_key=list(COMMANDS).index(name))
+    app.register_install_completion_command(help="Install tab completion for your shell.")
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The exit code, after running a command. Its result goes to stdout; whatever else is printed goes to stderr."""
+    stdout = sys.stdout
+    warnings_as_lines()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            outcome = make_app()(arguments, console=Console(file=stdout), exit_on_error=False, result_action="return_value")
+    except CycloptsError:
+        return 2  # cyclopts has said what is wrong
+    except KeyboardInterrupt:
+        show_error("interrupted; the same command starts again, and fine-tuning goes on from its last checkpoint")
+        return 130
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return _fail(error)
+    if isinstance(outcome, Outcome):
+        outcome.print(stdout, as_json="--json" in arguments)
+    return 0
+
+
+def _fail(error: Exception) -> int:
+    """Shows an error: 2 where this package says what is wrong with the input, 1 for all others."""
+    is_input = isinstance(error, ValueError | TypeError | ImportError)
+    if (is_input or isinstance(error, OSError | RuntimeError)) and _raised_here(error):
+        show_error(str(error))
+        return 2 if is_input else 1
+    show_error(f"{type(error).__name__}: {error}; add --debug for the traceback")
+    return 1
+
+
+def _raised_here(error: Exception) -> bool:
+    """Whether the statement that raised is one of this package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(tenfold.__file__).parent)

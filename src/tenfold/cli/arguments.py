@@ -1,0 +1,190 @@
+"""The arguments that several commands share, and what they stand for."""
+
+import fnmatch
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import torch
+from cyclopts import Group, Parameter
+from torch import nn
+
+from tenfold.datasets import check_inputs, check_labels, example_inputs, first_inputs, parse_shape, read_data
+from tenfold.finetune import FinetuneHistory, finetune
+from tenfold.plan import Filter
+from tenfold.progress import Progress
+from tenfold.sources import read_model
+from tenfold.survey import survey
+
+MODEL, DATA, PLANNING, TRAINING, COMMON = (
+    Group(name, sort_key=number) for number, name in enumerate(("Model", "Data", "Planning", "Fine-tuning", "Common"), 1)
+)
+
+Model: TypeAlias = Annotated[
+    str,
+    Parameter(
+        help="file.py:function or package.module:function (no arguments, returns a module), or torchvision:NAME, timm:NAME, hf:NAME."
+    ),
+]
+Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
+Patterns: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+
+
+@Parameter(name="*", group=COMMON)
+@dataclass(frozen=True)
+class Common:
+    """Options of every command."""
+
+    json: Flag = False
+    """Print the result as JSON on stdout instead of tables."""
+    seed: int = 0
+    """Seed of everything random."""
+    threads: int | None = None
+    """Threads for computation; torch's choice where not given."""
+    debug: Flag = False
+    """Show the traceback of an error."""
+
+    def apply(self) -> None:
+        """Sets seed and threads.
+
+        Raises:
+            ValueError: the number of threads is below 1.
+        """
+        if self.threads is not None:
+            if self.threads < 1:
+                raise ValueError(f"--threads is {self.threads}; at least 1 is needed: leave it out for torch's choice")
+            torch.set_num_threads(self.threads)
+        torch.manual_seed(self.seed)
+
+
+@Parameter(name="*", group=MODEL)
+@dataclass(frozen=True)
+class Weights:
+    """Where the model's weights are."""
+
+    weights: Path | None = None
+    """A safetensors file (also one that tenfold wrote) or a state_dict file; without it the model is as its function returns it."""
+
+    def load(self, model: str, seed: int) -> nn.Module:
+        """The model in eval mode."""
+        return read_model(model, self.weights, seed=seed)
+
+
+@Parameter(name="*", group=DATA)
+@dataclass(frozen=True)
+class Data:
+    """Data arguments: file.py:function, an .npz file, or an image folder."""
+
+    data: str | None = None
+    """Test data, for accuracies: file.py:function (returns a Dataset or DataLoader), .npz with images and labels, or image folder."""
+    calibration: str | None = None
+    """Real inputs, in the same forms: errors are then measured on layers' outputs, and BatchNorm statistics re-estimated."""
+    input_shape: str | None = None
+    """One sample's shape, to count FLOP without data: 3,224,224 or 128:int64. Images of a folder are resized to it."""
+    normalize: str | None = None
+    """MEAN/STD for each channel, or imagenet, for .npz files and image folders; without it uint8 images are in 0..1."""
+
+    def read(self, text: str | None) -> Any:
+        """The data that an argument names, None where it is not given; the same text is read once."""
+        if text is None:
+            return None
+        sizes = parse_shape(self.input_shape)[0][1:] if self.input_shape else ()
+        return _read(text, self.normalize, sizes if len(sizes) == 2 else None)
+
+    def test(self, model: nn.Module) -> Any:
+        """The data of --data, None where it is not given.
+
+        Raises:
+            ValueError: the targets do not fit the model.
+        """
+        if (data := self.read(self.data)) is not None:
+            check_labels(model, data)
+        return data
+
+    def inputs(self, model: nn.Module) -> Any:
+        """An example input, which the model takes: of --input-shape, else the first of the data; None where there is neither.
+
+        Raises:
+            ValueError: the model fails on it.
+        """
+        text = self.data if self.data is not None else self.calibration
+        if self.input_shape is not None and (text is None or not Path(text).expanduser().is_dir()):
+            inputs, origin = example_inputs(self.input_shape), f"--input-shape {self.input_shape}"
+        else:
+            inputs, origin = first_inputs(self.read(text)), f"the data {text}"
+        if inputs is not None:
+            check_inputs(model, inputs, origin)
+        return inputs
+
+
+@lru_cache(maxsize=4)
+def _read(text: str, normalize: str | None, size: tuple[int, ...] | None) -> Any:
+    return read_data(text, normalize=normalize, size=size)
+
+
+@Parameter(name="*", group=PLANNING)
+@dataclass(frozen=True)
+class Planning:
+    """How layers are factorised."""
+
+    budget: str | None = None
+    """What to keep of the model: flops=0.5, params=0.25, bytes=0.25, or several with commas."""
+    format: str = "auto"
+    """auto, or one for all layers: svd, cp, tucker, tt, ttm; with ranks as in cp:rank=12."""
+    filter: Patterns = ()
+    """Only layers whose name matches this pattern, e.g. 'layer3.*'; may be given several times."""
+    skip: Patterns = ()
+    """Leave layers dense whose name matches this pattern; may be given several times."""
+
+    def layers(self, model: nn.Module) -> Filter:
+        """The filter of `tenfold.plan`.
+
+        Raises:
+            ValueError: a pattern matches no layer.
+        """
+        found = survey(model)
+        for pattern in self.skip:
+            if not any(fnmatch.fnmatchcase(name, pattern) for one in found for name in one.names):
+                raise ValueError(f"--skip {pattern} matches no layer; the layers are {', '.join(one.name for one in found)}: correct it")
+        if not self.skip:
+            return self.filter or None
+        return lambda _, name: _matches(name, self.filter or ("*",)) and not _matches(name, self.skip)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+@Parameter(name="*", group=TRAINING)
+@dataclass(frozen=True)
+class Training:
+    """How the compressed model is trained."""
+
+    epochs: int = 1
+    """Passes over the training data."""
+    lr: float | None = None
+    """Learning rate; a safe one is chosen where not given."""
+    batch_size: int = 128
+    """Samples in a batch."""
+    distill: bool = True
+    """Learn from the original model's outputs as well as from the labels."""
+    augment: Literal["none", "flip"] = "none"
+    """flip: images are mirrored at random."""
+
+    def run(
+        self, small: nn.Module, data: Any, teacher: nn.Module | None, checkpoint: Path, seed: int, progress: Progress
+    ) -> FinetuneHistory:
+        """Trains a model in place, from the checkpoint where there is one."""
+        return finetune(
+            small,
+            data,
+            epochs=self.epochs,
+            teacher=teacher if self.distill else None,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            augment="flip" if self.augment == "flip" else None,
+            checkpoint=checkpoint,
+            seed=seed,
+            progress=progress,
+        )

@@ -1,0 +1,88 @@
+"""tenfold inspect: what a model holds."""
+
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from tenfold.cli.arguments import Common, Data, Model, Weights
+from tenfold.cli.console import Outcome, count, table
+from tenfold.flops import count_module_flops
+from tenfold.layers.base import FactorizedLayer
+from tenfold.survey import Found, batch_size, call, clean_name, n_bytes, n_parameters, n_values, probing, survey
+
+
+def inspect(
+    model: Model,
+    /,
+    *,
+    weights: Weights = Weights(),
+    data: Data = Data(),
+    common: Common = Common(),
+) -> Outcome:
+    """Show every layer with a weight, and whether it can be factorised.
+
+    FLOP are counted where --data or --input-shape is given. Of a compressed model the statement and the ranks of each layer are shown.
+
+    **Example**
+
+        tenfold inspect networks.py:resnet20 --input-shape 3,32,32
+    """
+    common.apply()
+    network = weights.load(model, common.seed)
+    inputs = data.inputs(network)
+    flops = _flops_by_name(network, inputs) if inputs is not None else {}
+    layers = [_layer(one, flops) for one in survey(network)]
+    result = {
+        "model": type(network).__name__,
+        "parameters": n_parameters(network),
+        "size_bytes": n_bytes(network),
+        "flops": flops.get(""),
+        "layers": layers,
+    }
+    rows = [
+        (one["name"], one["type"], "x".join(map(str, one["shape"])), f"{one['parameters']:,}", count(one["flops"]), _says(one))
+        for one in layers
+    ]
+    total = f"{result['model']}: {result['parameters']:,} parameters, {result['size_bytes']:,} bytes"
+    total += f", {count(result['flops'])} FLOP a sample" if flops else "; for FLOP give --data or --input-shape"
+    columns = ("layer", "type", "shape", "parameters", "FLOP", "can be factorised")
+    return Outcome(result, (table(columns, rows, numbers=("parameters", "FLOP")), total))
+
+
+def _layer(one: Found, flops: dict[str, int]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": one.name or type(one.module).__name__,
+        "type": type(one.module).__name__,
+        "shape": list(one.shape),
+        "parameters": _n_values(one),
+        "flops": flops.get(one.name, 0) if flops else None,
+        "can_be_factorised": one.layer is not None,
+        "reason": one.reason,
+    }
+    if isinstance(one.module, FactorizedLayer):
+        network = one.module.factorized.network
+        row |= {"statement": network.statement, "ranks": network.ranks}
+    return row
+
+
+def _says(one: dict[str, Any]) -> str:
+    if "statement" in one:
+        return f"is: {one['statement']}  " + ", ".join(f"{name}={size}" for name, size in one["ranks"].items())
+    return "yes" if one["can_be_factorised"] else f"no: {one['reason']}"
+
+
+def _n_values(one: Found) -> int:
+    """The values of the weight that can be factorised, or of all weights of a layer that cannot."""
+    if one.layer is not None or isinstance(one.module, FactorizedLayer):
+        return one.n_values
+    own = [p for p in one.module.parameters(recurse=False) if is_lazy(p) or p.dim() >= 2]
+    return sum(map(n_values, own)) or one.n_values
+
+
+def _flops_by_name(model: nn.Module, inputs: Any) -> dict[str, int]:
+    """FLOP for one sample of every module by name; "" is the whole model."""
+    with probing(model):
+        found = count_module_flops(lambda: call(model, inputs))
+    samples = max(1, batch_size(inputs))
+    return {clean_name(name.partition(".")[2]): flops // samples for name, flops in found.items()} | {"": found["Global"] // samples}

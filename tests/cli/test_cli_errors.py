@@ -1,0 +1,135 @@
+"""Help, wrong usage and wrong input: what is said, where, and with which exit code."""
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from cli_process import Cli
+
+import tenfold
+from tenfold.cli import main
+from tenfold.cli.app import COMMANDS, make_app, run
+
+
+def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        assert run([name, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert f"tenfold {name}" in shown.split("Example")[1], name
+        assert all(option in shown for option in ("--json", "--seed")), name
+    assert run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*COMMANDS, "--install-completion"))
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"{tenfold.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compres"], "Did you mean"),
+        (["inspect"], "MODEL"),
+        (["inspect", "{net}:network", "--sed", "1"], "Did you mean"),
+        (["inspect", "{net}:network", "--seed", "one"], "--seed"),
+        (["inspect", "{net}:network", "--threads", "0"], "--threads is 0; at least 1 is needed"),
+        (["inspect", "{net}:nothing"], "has no function 'nothing'; it has network"),
+        (["inspect", "{net}:network", "--weights", "{net}"], "cannot be read as tensors only"),
+        (["inspect", "{net}:network", "--data", "{net}:other_images"], "on inputs of shape (8, 5) from the data"),
+        (["plan", "{net}:network", "--skip", "layer*"], "--skip layer* matches no layer; the layers are 0, 3, 6: correct it"),
+        (["plan", "{net}:network", "--filter", "layer*"], "'layer*' matches no layer"),
+        (["plan", "{net}:network", "--budget", "half"], "'half' is no budget"),
+        (["plan", "{net}:network", "--budget", "params=0.0001"], "smallest"),
+        (["plan", "{net}:network", "--budget", "flops=0.5"], "counts FLOP, which needs an example input"),
+        (["plan", "{net}:network", "--format", "cpp", "--budget", "0.5"], "'cpp' is no format"),
+        (["compress", "{net}:network", "--out", "{out}"], "there is neither --budget nor --plan nor a rank in --format"),
+        (["compress", "{net}:network", "--out", "{out}", "--plan", "nowhere.toml"], "--plan nowhere.toml does not exist"),
+        (
+            ["compress", "{net}:network", "--out", "{out}", "--plan", "p", "--budget", "0.5"],
+            "the plan says it all: leave them or --plan out",
+        ),
+        (["compress", "{net}:network", "--out", "{net}/x", "--budget", "0.5"], "nothing can be written to --out"),
+        (["compress", "{net}:network", "--out", "{out}", "--budget", "0.5", "--calibration", "{net}:empty"], "a data set of 0 samples"),
+        (["compress", "{net}:network", "--out", "{out}", "--format", "svd:rank=2", "--data", "{net}:labels_beyond_the_classes"], "label"),
+        (["finetune", "{net}:network", "--weights", "{dense}", "--train", "x", "--out", "{out}"], "is no file that tenfold wrote"),
+        (["report", "{net}:network", "--compressed", "{dense}", "--out", "{out}"], "is no file that tenfold wrote"),
+        (["export", "{net}:network", "--weights", "{dense}", "--to", "onnx", "--out", "{out}"], "an example is needed: give --input-shape"),
+        (["export", "{net}:network", "--weights", "{dense}", "--to", "jpeg", "--out", "{out}"], "jpeg"),
+        (
+            ["export", "{net}:network", "--weights", "{dense}", "--to", "dense", "--out", "{folder}"],
+            "is a folder; a file that can be written",
+        ),
+    ],
+)
+def test_wrong_input_is_exit_code_2_with_a_message_and_no_traceback(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"net": f"{folder}/net.py", "out": f"{folder}/new/out", "dense": f"{folder}/dense.pt", "folder": str(folder)}
+    assert run([argument.format(**places) for argument in arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert message in " ".join(shown.err.split())
+    assert "Traceback" not in shown.err
+    assert not (folder / "new").exists()
+
+
+def test_other_failures_are_exit_code_1_and_debug_shows_where(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("tenfold.cli.inspect.survey", fail)
+    assert run(["inspect", f"{folder}/net.py:network"]) == 1
+    shown = capsys.readouterr().err
+    assert "KeyError: 'a bug'; add --debug for the traceback" in shown
+    assert "Traceback" not in shown
+    assert run(["inspect", f"{folder}/net.py:network", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interruption_says_how_to_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tenfold.cli.inspect.survey", interrupt)
+    assert run(["inspect", f"{folder}/net.py:network"]) == 130
+    assert "fine-tuning goes on from its last checkpoint" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_an_error_at_once(cli: Cli, folder: Path) -> None:
+    done = cli("compress", "net.py:network", "--budget", "0.5", "--out", "full/deep", limit=2_000)
+    assert done.returncode == 2
+    assert re.fullmatch(
+        r"error: nothing can be written to --out full/deep \(File too large\); a folder .* is needed: choose .*\n", done.stderr
+    )
+    assert not (folder / "full").exists()
+
+
+def test_a_disk_with_too_little_space_is_an_error_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=10))
+    assert run(["compress", f"{folder}/net.py:network", "--budget", "0.5", "--out", f"{folder}/tight/deep"]) == 2
+    assert "(10 bytes are free and about 1,087,440 are needed)" in capsys.readouterr().err
+    assert not (folder / "tight").exists()
+
+
+@pytest.mark.parametrize("package", ["cyclopts", "rich"])
+def test_a_missing_package_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in [name for name in sys.modules if name.startswith(("tenfold.cli.", package))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(
+        f"error: the package {package} is not installed; the tenfold command line needs cyclopts and rich: run pip install "
+    )
+
+
+def test_a_command_is_complete_where_the_shell_asks() -> None:
+    script = make_app().generate_completion(shell="bash")
+    assert all(word in script for word in ("compress", "--budget", "--input-shape"))
