@@ -94,7 +94,7 @@ def finetune(
         teacher: the model before compression, whose outputs are learned besides the targets. It stays as it is.
         optimizer: a torch optimiser of this model's parameters, or its class or anything else that makes one from parameter groups,
             as functools.partial(torch.optim.SGD, momentum=0.9); AdamW where none is given. LBFGS is not supported.
-        lr: the highest learning rate; the optimiser's own where one is given.
+        lr: the highest learning rate; left out, the optimiser's own where one is given, else one for the number of steps.
         precision: of the forward pass; "float16" needs a GPU. Parameters keep their dtype.
         checkpoint: a file, written every `save_every` steps and after every epoch. The same call with the same file goes on where the
             last one stopped, even if that was killed, and on a CPU ends with the same bits; a finished run returns at once.
@@ -123,7 +123,7 @@ def finetune(
             f"epochs is {epochs}, save_every {save_every} and warmup {warmup}; at least 1, 1 and 0 are needed: raise what is below"
         )
     steps = n_batches(data, batch_size, drop_last=True)
-    made = make_optimizer(model, optimizer, lr, weight_decay)
+    made = make_optimizer(model, optimizer, lr, weight_decay, epochs * steps)
     schedule = Schedule(made, epochs * steps, math.ceil(WARMUP * epochs * steps) if warmup is None else warmup)
     teaching = None if teacher is None else Teacher(teacher, teacher_weight, temperature)
     learner = Learner(model, made, schedule, precision, clip_norm, teaching, loss)

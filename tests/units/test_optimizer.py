@@ -9,7 +9,7 @@ from torch import nn
 
 import tenfold.nn
 from tenfold.formats import CP
-from tenfold.optimizer import LR, WEIGHT_DECAY, Schedule, make_optimizer
+from tenfold.optimizer import FULL_RATE_STEPS, LR, WEIGHT_DECAY, Schedule, make_optimizer
 
 
 def network() -> nn.Module:
@@ -89,3 +89,9 @@ def test_an_optimiser_that_does_not_fit():
         make_optimizer(model, mine, 0.2, None)
     with pytest.raises(TypeError, match=r"optimizer made a list; a torch.optim.Optimizer is needed: give its class, a functools.partial"):
         make_optimizer(model, list, None, None)
+
+
+def test_a_short_run_has_a_low_rate() -> None:
+    for steps, share in ((3, 3 / FULL_RATE_STEPS), (FULL_RATE_STEPS, 1), (9999, 1)):
+        made = make_optimizer(network(), None, None, None, steps)
+        assert made.param_groups[0]["lr"] == pytest.approx(LR * share)
