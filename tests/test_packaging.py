@@ -16,7 +16,20 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 FILE_LIMIT, FUNCTION_LIMIT = 300, 60  # lines; a function's docstring is not counted
 HARD = {"torch", "numpy", "opt_einsum", "safetensors", "typing_extensions", "tomli"}
-OPTIONAL = ("cyclopts", "matplotlib", "onnx", "onnxruntime", "onnxscript", "PIL", "rich", "sklearn", "timm", "torchvision", "transformers")
+OPTIONAL = (
+    "av",
+    "cyclopts",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "PIL",
+    "rich",
+    "sklearn",
+    "timm",
+    "torchvision",
+    "transformers",
+)
 
 
 def named(path: Path) -> str:

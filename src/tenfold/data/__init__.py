@@ -1,0 +1,57 @@
+"""tenfold.data: files of the field's experiments -> torch data sets of (input, target), the same on every machine for one seed.
+
+    video.py        folders of clips (UCF11, UCF50, YouTube Celebrities)  -> VideoFolder
+                    from video_layouts.py (what lies where), sampling.py (which frames), decode.py (PyAV), video_cache.py
+    protocols.py    the published ways to use them, frames and splits     -> Protocol
+    clips.py        an .npz file of clips                                 -> Clips
+    audio.py        wave files, an .npz file of spoken digits             -> Recordings, and through spectrogram.py Sequences
+    series.py       .ts time series                                       -> Sequences
+    text.py         text files                                            -> numbers of characters, windows
+
+    sequences.py    sequences of different lengths and how they become padded or packed batches
+    splits.py       k-fold and hold-out splits, also by group or by class
+    frames.py       pixels -> inputs;  npz.py  arrays of a file;  skipped.py  files that were left out, and why
+
+Optional packages are imported where they are used: PyAV for video, Pillow for clips (`pip install "tenfold[video]"`).
+"""
+
+from tenfold.data.audio import Recordings as Recordings
+from tenfold.data.audio import read_fsdd as read_fsdd
+from tenfold.data.audio import read_wave as read_wave
+from tenfold.data.audio import read_wave_folder as read_wave_folder
+from tenfold.data.audio import spoken_digits as spoken_digits
+from tenfold.data.clips import Clips as Clips
+from tenfold.data.clips import read_clips as read_clips
+from tenfold.data.frames import as_inputs as as_inputs
+from tenfold.data.protocols import PROTOCOLS as PROTOCOLS
+from tenfold.data.protocols import UCF11_ALL_FRAMES as UCF11_ALL_FRAMES
+from tenfold.data.protocols import UCF11_SIX_FRAMES as UCF11_SIX_FRAMES
+from tenfold.data.protocols import YTC_ALL_FRAMES as YTC_ALL_FRAMES
+from tenfold.data.protocols import Protocol as Protocol
+from tenfold.data.sampling import AllFrames as AllFrames
+from tenfold.data.sampling import Evenly as Evenly
+from tenfold.data.sampling import RandomSorted as RandomSorted
+from tenfold.data.sampling import Sampling as Sampling
+from tenfold.data.sequences import Sequences as Sequences
+from tenfold.data.sequences import pack_batch as pack_batch
+from tenfold.data.sequences import pad_batch as pad_batch
+from tenfold.data.sequences import sequence_loader as sequence_loader
+from tenfold.data.series import read_series as read_series
+from tenfold.data.skipped import Skipped as Skipped
+from tenfold.data.skipped import UnreadableFile as UnreadableFile
+from tenfold.data.spectrogram import Spectrogram as Spectrogram
+from tenfold.data.splits import Split as Split
+from tenfold.data.splits import holdout as holdout
+from tenfold.data.splits import k_fold as k_fold
+from tenfold.data.text import Vocabulary as Vocabulary
+from tenfold.data.text import cut_text as cut_text
+from tenfold.data.text import read_text as read_text
+from tenfold.data.text import windows as windows
+from tenfold.data.video import VideoFolder as VideoFolder
+from tenfold.data.video_layouts import Layout as Layout
+from tenfold.data.video_layouts import Listing as Listing
+from tenfold.data.video_layouts import VideoFile as VideoFile
+from tenfold.data.video_layouts import class_folders as class_folders
+from tenfold.data.video_layouts import ucf11 as ucf11
+from tenfold.data.video_layouts import ucf50 as ucf50
+from tenfold.data.video_layouts import youtube_celebrities as youtube_celebrities

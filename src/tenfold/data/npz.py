@@ -1,0 +1,34 @@
+"""Npz: the arrays of an .npz file, or a message that says what is wrong with it."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Raises:
+        ValueError: the file is missing or damaged, or holds objects.
+    """
+    if not path.is_file():
+        raise ValueError(f"the file {path} does not exist; an .npz file is needed: check the path")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file}
+    except Exception as error:  # zipfile, numpy and zlib each raise their own
+        raise ValueError(
+            f"the file {path} cannot be read ({type(error).__name__}); an undamaged .npz file without objects is needed: save it again"
+        ) from error
+
+
+def ascends(offsets: np.ndarray, size: int) -> bool:
+    """Whether offsets cut an array of this size into at least one part, none of them empty."""
+    return (
+        offsets.ndim == 1
+        and np.issubdtype(offsets.dtype, np.integer)
+        and len(offsets) > 1
+        and offsets[0] >= 0
+        and bool((offsets[1:] > offsets[:-1]).all())
+        and int(offsets[-1]) <= size
+    )
