@@ -1,20 +1,26 @@
 """Contraction of a network with an input: planned once from sizes, run many times.
 
-search.py lists candidate plans and picks the cheapest, cost.py says what a step costs on a machine, steps.py is the plan as
-data, and run.py executes it with torch operations. A measured machine model is another `Machine` value; a native kernel is
-another way to run a `Step`.
+moves.py      what becomes of the input's indices when it meets a group of factors, as bit masks
+orders.py     in which order it meets which groups: the cheapest ones first
+layout.py     how its indices can lie in memory before and after a step, so that nothing large is copied
+setting.py    what a search is told; apply_steps.py and convolve_steps.py price and build the steps of the two verbs
+search.py     the choice; cost.py what an operation costs on a machine, pairs.py factors among themselves
+steps.py      the plan as data; chain.py and run.py execute it with torch operations
+
+A measured machine model is another `Machine` value; a native kernel is another way to run a `Step`.
 """
 
+from tenfold.contract.chain import linear as linear
+from tenfold.contract.convolve_steps import Positions as Positions
 from tenfold.contract.cost import Machine as Machine
 from tenfold.contract.pairs import plan_dense as plan_dense
 from tenfold.contract.pairs import plan_rows as plan_rows
 from tenfold.contract.run import convolve as convolve
 from tenfold.contract.run import dense as dense
-from tenfold.contract.run import linear as linear
 from tenfold.contract.run import prepare as prepare
 from tenfold.contract.run import rows as rows
-from tenfold.contract.search import Positions as Positions
 from tenfold.contract.search import dense_plan as dense_plan
+from tenfold.contract.search import fewest_flops as fewest_flops
 from tenfold.contract.search import plan_convolution as plan_convolution
 from tenfold.contract.search import plan_linear as plan_linear
 from tenfold.contract.search import recount as recount

@@ -10,6 +10,7 @@ import opt_einsum
 from tenfold.contract.steps import Gather, Pair, PairPlan, RowsPlan
 from tenfold.network import Network
 
+HYPER_LIMIT = 9  # operands that an index of many joins each to each, so that all sets of them would be looked at: 3 ** 9 pairs
 BATCH = "*"  # the index of the samples in a lookup; its size is known at run time only
 
 
@@ -42,7 +43,8 @@ def _path(operands: tuple[tuple[str, ...], ...], output: tuple[str, ...], sizes:
     letter = {name: opt_einsum.get_symbol(number) for number, (name, _) in enumerate(sizes)}
     equation = ",".join("".join(letter[i] for i in indices) for indices in operands) + "->" + "".join(letter[i] for i in output)
     shapes = [tuple(dict(sizes)[i] for i in indices) for indices in operands]
-    optimize = "optimal" if len(operands) <= 5 else "dp"
+    is_hyper = any(sum(name in indices for indices in operands) > 2 for name, _ in sizes)
+    optimize = "optimal" if len(operands) <= 5 else "greedy" if is_hyper and len(operands) > HYPER_LIMIT else "dp"
     path: Any = opt_einsum.contract_path(equation, *shapes, shapes=True, optimize=optimize)[0]
     return path
 

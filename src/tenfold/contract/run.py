@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tenfold.contract.steps import ContractionPlan, Pair, PairPlan, RowsPlan, Step
+from tenfold.contract.steps import ContractionPlan, Pair, PairPlan, RowsPlan
+
+MOVED_BATCH = 5  # images; smaller batches lose more by being laid out anew than they gain
 
 
 def run_pairs(operands: list[Tensor], pairs: Sequence[Pair]) -> Tensor:
@@ -26,36 +28,27 @@ def dense(plan: PairPlan, factors: Sequence[Tensor]) -> Tensor:
 
 def prepare(plan: ContractionPlan, factors: Sequence[Tensor]) -> list[Tensor]:
     """One tensor for each step: its factors contracted, in the layout that the step needs."""
-    return [dense(step.group, factors) for step in plan.steps]
-
-
-def linear(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor) -> Tensor:
-    """(*batch, out) from (*batch, in); both sizes are padded ones."""
-    state = x.reshape(-1, x.shape[-1])
-    for step, weight in zip(plan.steps, prepared, strict=True):
-        state = _multiply(step, weight, state)
-    if plan.out_perm is not None:
-        state = state.reshape(-1, *plan.out_view).permute(0, *(axis + 1 for axis in plan.out_perm))
-    return state.reshape(*x.shape[:-1], plan.n_out)
-
-
-def _multiply(step: Step, weight: Tensor, state: Tensor) -> Tensor:
-    if step.perm is not None:
-        state = state.reshape(-1, *step.view).permute(0, *(axis + 1 for axis in step.perm))
-    state = state.reshape(-1, *step.shape)
-    if step.kind == "linear":
-        return F.linear(state, weight)
-    if step.kind == "left":
-        return weight @ state
-    if step.kind == "scale":
-        return state * weight
-    if step.kind == "scale_sum":
-        return (state * weight).sum(-2)
-    return torch.bmm(state.movedim(1, 0), weight).movedim(0, 1)
+    made = [dense(step.group, factors) for step in plan.steps]
+    return [one.contiguous() for one in made] if plan.verb == "convolve" else made  # torch's backward refuses some strided kernels
 
 
 def convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
     """(N, out, *positions) from (N, in, *positions); `spatial(x, weight, groups)` is the layer's own dense convolution."""
+    is_moved = _is_moved(plan, x)
+    if is_moved:
+        x = x.contiguous(memory_format=torch.channels_last)
+    y = _convolve(plan, prepared, x, spatial)
+    return y.contiguous() if is_moved else y
+
+
+def _is_moved(plan: ContractionPlan, x: Tensor) -> bool:
+    """Whether images are laid out channels last for the steps, and back: only depthwise steps gain more by it than that costs."""
+    if x.dim() != 4 or x.device.type != "cpu" or torch.compiler.is_compiling() or x.shape[0] < MOVED_BATCH or not x.is_contiguous():
+        return False
+    return any(step.kind == "convolve" and step.n_shared > 1 and step.n_shared == step.group.shape[0] for step in plan.steps)
+
+
+def _convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
     n_spatial = x.dim() - 2
     pointwise = (F.conv1d, F.conv2d, F.conv3d)[n_spatial - 1]
     samples = x.shape[0]

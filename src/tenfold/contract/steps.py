@@ -80,31 +80,38 @@ class RowsPlan:
         )
 
 
-StepKind = Literal["linear", "left", "scale", "scale_sum", "batched", "convolve"]
+ADD_ABOVE = 1 << 17  # values of a state from which on the parts of a split sum are added one by one, not all at once
+StepKind = Literal["linear", "left", "batched", "split", "scale", "convolve"]
 
 
 @dataclass(frozen=True)
 class Step:
     """The input, or what has become of it (the state), times one group.
 
-    linear      the summed indices are the last of the state: state @ group
-    left        they stand together inside the state: group @ state
-    scale       nothing is summed: broadcast product
-    scale_sum   the group brings no new index: product, then a sum
-    batched     some indices stay on both sides: a batch of matrix products
+    linear      one matrix product: the summed indices are the first or the last of the state
+    left        they stand inside the state: one matrix product for each value of the indices before them
+    batched     some indices stay on both sides: one matrix product for each value of those
+    split       the summed indices stand in two places: a matrix product for each value of the first ones, and their sum
+    scale       nothing is summed: a broadcast product
     convolve    the group carries the kernel modes: a convolution over all positions
+
+    `axes` names the axes of `shape`, and `out` those of the result: p, q pass, k is summed, n is new, s is shared, a is the outer
+    part of a split sum. The batch is an index like others, and may stand anywhere; the group comes as (s, a, k, n), or as (n, k)
+    where it has neither s nor a.
     """
 
     kind: StepKind
     group: PairPlan
     view: tuple[int, ...]  # sizes of the state's indices as they come
     perm: tuple[int, ...] | None  # the order they are needed in, None where they stand so already
-    shape: tuple[int, ...]  # of the state (without the batch) just before the product
-    out_shape: tuple[int, ...]  # sizes of the state's indices after the step
+    shape: tuple[int, ...]  # of the state just before the product
+    axes: str
+    out: str
     n_shared: int  # groups of a convolution
     n_passing: int  # product of the indices that a convolution folds into the batch
     flops: int  # for each sample, in matrix products and convolutions
     size: int  # values in the state after the step, for each sample
+    moved_bytes: int  # read and written, for the batch of the plan
     label: str
 
 
@@ -113,15 +120,21 @@ class ContractionPlan:
     """What will be done, in order, with its cost; `print(plan)` shows it as a table.
 
     flops and weight_flops count matrix products and convolutions (1 multiply-add = 2 FLOP): for each sample, and once for each
-    call to contract factors with each other (not repeated in eval, where the result is cached).
+    call to contract factors with each other (not repeated in eval, where the result is cached). peak_bytes is what is alive at
+    once beside the input and the factors: states and their copies, weights of steps, and in training the gradients of both.
     """
 
     statement: str
     verb: str
+    batch: int  # the plan was made for
+    is_cached: bool
     steps: tuple[Step, ...]
     out_view: tuple[int, ...]
     out_perm: tuple[int, ...] | None
     n_out: int
+    tile: int  # rows that are mapped at once where a batch has more than `tile_above`
+    tile_above: int
+    recompute_above: int  # rows, from which on the states are not saved for backward
     flops: int
     weight_flops: int
     nanoseconds: int
@@ -129,19 +142,24 @@ class ContractionPlan:
     peak_bytes: int
     is_dense: bool
 
+    def __hash__(self) -> int:
+        return hash((self.statement, self.batch, self.is_cached, self.nanoseconds))  # a key of every call: the steps would take longer
+
     @property
     def seconds(self) -> float:
         """Predicted time for a batch. Kept as a whole number, since Dynamo of torch 2.6 cannot take a plan with a float for a constant."""
         return self.nanoseconds * 1e-9
 
     def __str__(self) -> str:
+        width = max([44, *(len(step.label) for step in self.steps)])
         lines = [
             f"{self.verb}: {self.statement}",
-            f"{'step':<44} {'kind':<10} {'FLOP/sample':>12} {'state':>10}",
-            *(f"{step.label:<44} {step.kind:<10} {step.flops:>12,} {step.size:>10,}" for step in self.steps),
+            f"{'step':<{width}} {'kind':<10} {'FLOP/sample':>12} {'state':>10} {'bytes':>14}",
+            *(f"{step.label:<{width}} {step.kind:<10} {step.flops:>12,} {step.size:>10,} {step.moved_bytes:>14,}" for step in self.steps),
             (
                 f"{self.flops:,} FLOP a sample, {self.weight_flops:,} FLOP on weights, {self.size_bytes:,} bytes moved, "
-                f"{self.peak_bytes:,} bytes at the peak, predicted {self.seconds * 1e6:.1f} us"
+                f"{self.peak_bytes:,} bytes at the peak, predicted {self.seconds * 1e6:.1f} us "
+                f"for a batch of {self.batch} in {'eval' if self.is_cached else 'training, with gradients'}"
             ),
         ]
         if self.is_dense:
