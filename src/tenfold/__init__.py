@@ -13,6 +13,7 @@ The data flow, in the order of the functions:
 """
 
 from tenfold import export as export
+from tenfold import init as init
 from tenfold import nn as nn
 from tenfold.budget import Budget as Budget
 from tenfold.compress import compress as compress
@@ -23,10 +24,24 @@ from tenfold.export import save as save
 from tenfold.export import to_dense as to_dense
 from tenfold.finetune import finetune as finetune
 from tenfold.format import Format as Format
+from tenfold.formats import BT as BT
 from tenfold.formats import CP as CP
+from tenfold.formats import FCTN as FCTN
+from tenfold.formats import HT as HT
+from tenfold.formats import KCP as KCP
+from tenfold.formats import KT as KT
+from tenfold.formats import LMTN as LMTN
+from tenfold.formats import STR as STR
+from tenfold.formats import STT as STT
 from tenfold.formats import SVD as SVD
+from tenfold.formats import TR as TR
+from tenfold.formats import TRM as TRM
 from tenfold.formats import TT as TT
 from tenfold.formats import TTM as TTM
+from tenfold.formats import LoHa as LoHa
+from tenfold.formats import LoKr as LoKr
+from tenfold.formats import Monarch as Monarch
+from tenfold.formats import STTu as STTu
 from tenfold.formats import Tucker as Tucker
 from tenfold.plan import LayerPlan as LayerPlan
 from tenfold.plan import Plan as Plan

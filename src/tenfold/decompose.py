@@ -122,4 +122,4 @@ def group_tensors(fold: Fold, weight: Tensor) -> Tensor:
 def without_groups(network: Network) -> Network:
     """The network of one group."""
     factors = [[i for i in indices if i != "g"] for indices in network.factors]
-    return Network.of(factors, [m for m in network.modes if m != "g"], network.sizes)
+    return Network.of(factors, [m for m in network.modes if m != "g"], network.sizes, network.term_lengths)

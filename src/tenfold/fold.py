@@ -7,7 +7,7 @@ product is larger than n; the tensor is then padded with zeros, and `unfold` cut
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import combinations_with_replacement
 
@@ -49,9 +49,28 @@ class Axis:
 
 @dataclass(frozen=True)
 class Fold:
-    """The axes of a dense weight in torch's order."""
+    """The axes of a dense weight in torch's order, and two hints for `Format.factors`.
+
+    gate: the first output mode is no mode of its own (the gates of a recurrent layer); it stands on the factor of this pair.
+    inner: every input and output mode of a size n that it divides is two modes, (n / inner, inner); of another size, (n, 1).
+    """
 
     axes: tuple[Axis, ...]
+    gate: int | None = None
+    inner: int = 1
+
+    @property
+    def plain(self) -> "Fold":
+        """The same modes without the hints."""
+        if self.gate is None and self.inner == 1:
+            return self
+        split = {axis: tuple(size for mode in axis.modes for size in self._parts(axis, mode)) for axis in self.axes}
+        return Fold(tuple(replace(axis, modes=split[axis]) for axis in self.axes))
+
+    def _parts(self, axis: Axis, size: int) -> tuple[int, ...]:
+        if self.inner == 1 or axis.role == "k":
+            return (size,)
+        return (size // self.inner, self.inner) if size % self.inner == 0 else (size, 1)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -70,9 +89,10 @@ class Fold:
         result = []
         for axis in self.axes:
             pairs = [("g", axis.groups)] if axis.groups > 1 else []
-            for size in axis.modes:
-                count[axis.role] += 1
-                pairs.append((f"{axis.role}{count[axis.role]}", size))
+            for mode in axis.modes:
+                for size in self._parts(axis, mode):
+                    count[axis.role] += 1
+                    pairs.append((f"{axis.role}{count[axis.role]}", size))
             result.append(tuple(pairs))
         return tuple(result)
 
@@ -98,18 +118,31 @@ class Fold:
     def legs(self) -> tuple[tuple[str, ...], ...]:
         """Groups of modes for formats with separate modes: each output mode, the kernel modes together, each input mode."""
         kernel = self.role("k")
-        return (*((mode,) for mode in self.role("o")), *((kernel,) if kernel else ()), *((mode,) for mode in self.role("i")))
+        return (*self._out_legs(), *((kernel,) if kernel else ()), *self._split(self.role("i")))
 
     @property
     def pairs(self) -> tuple[tuple[str, ...], ...]:
         """Groups of modes for formats with merged modes: (o1, i1), (o2, i2), ..., then the kernel modes together."""
-        out, inp, kernel = self.role("o"), self.role("i"), self.role("k")
+        out, inp, kernel = self._out_legs(), self._split(self.role("i")), self.role("k")
         if len(out) != len(inp):
             raise ValueError(
                 f"a merged format needs as many output modes as input modes, but there are {len(out)} and {len(inp)}; "
                 "pad the shorter list with modes of size 1"
             )
-        return (*zip(out, inp, strict=True), *((kernel,) if kernel else ()))
+        return (*((*o, *i) for o, i in zip(out, inp, strict=True)), *((kernel,) if kernel else ()))
+
+    def _split(self, modes: Sequence[str]) -> list[tuple[str, ...]]:
+        """Each mode by itself, or with its inner part."""
+        step = 1 if self.inner == 1 else 2
+        return [tuple(modes[start : start + step]) for start in range(0, len(modes), step)]
+
+    def _out_legs(self) -> list[tuple[str, ...]]:
+        legs = self._split(self.role("o"))
+        if self.gate is None:
+            return legs
+        gate, *legs = legs
+        legs[self.gate] = (*gate, *legs[self.gate])
+        return legs
 
     def fold(self, dense: Tensor) -> Tensor:
         """The tensor of all modes, of shape `tuple(self.sizes.values())`, from the dense weight; padding is zero."""
@@ -139,10 +172,21 @@ def make_fold(
     out_modes: Sequence[int] | None = None,
     groups: int = 1,
     grouped_role: str = "o",
+    gates: int = 1,
+    gate_mode: int | None = None,
 ) -> Fold:
-    """A fold of (role, size) axes; output and input axes are split into `n_modes` modes each unless modes are given."""
+    """A fold of (role, size) axes; outputs and inputs get `n_modes` modes each; where one has modes given, the other gets as many.
+
+    Args:
+        gates: the output axis holds so many matrices one after another; the number of the gate becomes the first output mode, unless
+            `out_modes` already have the product of the whole axis.
+        gate_mode: which pair of modes carries it; left out, the one with the largest input for its output, where it costs least
+            and lowers no rank.
+    """
+    if gates > 1:
+        return _gated(axes, n_modes, in_modes, out_modes, gates, gate_mode)
     given = {"o": out_modes, "i": in_modes, "k": None}
-    longest = max(len(modes) if modes is not None else n_modes for modes in (in_modes, out_modes))
+    longest = max((len(modes) for modes in (in_modes, out_modes) if modes is not None), default=n_modes)
     result = []
     for role, size in axes:
         split = groups if role == grouped_role else 1
@@ -155,6 +199,34 @@ def make_fold(
             modes = balanced_modes(size // split, longest)
         result.append(Axis(role, size, tuple(int(m) for m in modes), split))
     return Fold(tuple(result))
+
+
+def _gated(
+    axes: Sequence[tuple[str, int]],
+    n_modes: int,
+    in_modes: Sequence[int] | None,
+    out_modes: Sequence[int] | None,
+    gates: int,
+    gate_mode: int | None,
+) -> Fold:
+    size = dict(axes)["o"]
+    if size % gates:
+        raise ValueError(f"{gates} gates do not divide the output axis of size {size}; choose an axis of gates x hidden features")
+    if out_modes is not None and math.prod(out_modes) >= size:
+        if gate_mode is not None:
+            raise ValueError(
+                f"the modes {tuple(out_modes)} of the output hold all {gates} gates, but gate_mode={gate_mode} asks for a mode of "
+                f"their own; give modes whose product is {size // gates}, or leave gate_mode out"
+            )
+        return make_fold(axes, n_modes, in_modes=in_modes, out_modes=out_modes)
+    single = make_fold([(role, size // gates if role == "o" else n) for role, n in axes], n_modes, in_modes=in_modes, out_modes=out_modes)
+    out, inp = single.axis("o").modes, single.axis("i").modes
+    if gate_mode is None:
+        gate_mode = max(range(len(out)), key=lambda k: (inp[k] / out[k] if k < len(inp) else 0.0, -k))
+    if not 0 <= gate_mode < len(out):
+        raise ValueError(f"gate_mode={gate_mode} names no output mode of {out}; give a number from 0 to {len(out) - 1}")
+    gated = [Axis("o", size, (gates, *out)) if axis.role == "o" else axis for axis in single.axes]
+    return Fold(tuple(gated), gate_mode)
 
 
 @lru_cache(maxsize=4096)

@@ -29,11 +29,12 @@ class LayerRecipe:
 
 @dataclass(frozen=True)
 class ModelRecipe:
-    """The factorised layers by name, other names of the same layers, and other names of the same tensors."""
+    """The factorised layers by name, further names of layers and of tensors, and the recurrent layers whose maps are layers."""
 
     layers: dict[str, LayerRecipe]
     modules: dict[str, str]
     aliases: dict[str, str]
+    recurrent: tuple[str, ...]
 
 
 def factor_name(layer: str, number: int) -> str:
@@ -58,7 +59,8 @@ def read_recipe(header: Header) -> ModelRecipe:
     aliases = _names(header, "aliases", header.tensors)
     entries = _object(header, "layers")
     layers = {name: _layer(header, aliases, name, entry) for name, entry in entries.items()}
-    return ModelRecipe(layers, _names(header, "modules", layers), aliases)
+    recurrent = _object(header, "recurrent") if "recurrent" in header.metadata else {}
+    return ModelRecipe(layers, _names(header, "modules", layers), aliases, tuple(recurrent))
 
 
 def check_recipe(network: Network, fold: Fold, where: str) -> None:
@@ -101,7 +103,7 @@ def _layer(header: Header, aliases: Mapping[str, str], name: str, entry: Any) ->
     kind, statement, sizes = entry["layer"], entry["statement"], entry["sizes"]
     if not isinstance(kind, str) or kind not in all_layers():
         raise _wrong(header, f"{where} is a {str(kind)[:100]!r}, and the layers are {', '.join(sorted(all_layers()))}")
-    if not isinstance(statement, str) or len(statement) > STATEMENT_LIMIT or statement.count(",") >= FACTOR_LIMIT:
+    if not isinstance(statement, str) or len(statement) > STATEMENT_LIMIT or sum(map(statement.count, ",+")) >= FACTOR_LIMIT:
         raise _wrong(header, f"{where} has no statement of at most {STATEMENT_LIMIT:,} characters and {FACTOR_LIMIT} factors")
     if not isinstance(sizes, dict) or not all(_is_size(size) for size in sizes.values()):
         raise _wrong(header, f"{where} has sizes that are no whole numbers above 0")

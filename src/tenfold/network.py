@@ -2,9 +2,11 @@
 
 A statement such as ``"r o1 i1, r o2 i2 -> o1 o2 i1 i2"`` names the indices of every factor. Indices on the right are
 modes: they exist in the dense weight. All others are ranks and are summed. An index may stand on more than two factors
-(a hyper-edge). This file holds data only: no torch, no arithmetic on values.
+(a hyper-edge). A statement may be a sum of terms, ``"a r, r b + a s, s b -> a b"``, each with factors and ranks of its own. This file
+holds data only: no torch, no arithmetic on values.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -16,11 +18,15 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Network:
-    """The indices of every factor, the modes in the order of the dense tensor, and the size of every index."""
+    """The indices of every factor, the modes in the order of the dense tensor, and the size of every index.
+
+    term_lengths: how many factors each term of a sum has; empty where there is one term.
+    """
 
     factors: tuple[tuple[str, ...], ...]
     modes: tuple[str, ...]
     index_sizes: tuple[tuple[str, int], ...]
+    term_lengths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.factors or not self.modes:
@@ -42,13 +48,27 @@ class Network:
             )
         if bad := {name: size for name, size in self.index_sizes if size < 1}:
             raise ValueError(f"sizes {bad} of {self.statement!r} are below 1; every index needs a size of at least 1")
+        if self.term_lengths:
+            self._check_terms()
+
+    def _check_terms(self) -> None:
+        if sum(self.term_lengths) != len(self.factors) or min(self.term_lengths) < 1 or len(self.term_lengths) == 1:
+            raise ValueError(
+                f"the {len(self.factors)} factors of {self.statement!r} are in terms of {self.term_lengths}; give two terms or more that "
+                "hold all of them"
+            )
+        ranks = [{i for indices in term.factors for i in indices if i not in self.modes} for term in self.terms]  # each checks itself
+        if both := sorted(rank for rank in self.ranks if sum(rank in one for one in ranks) > 1):
+            raise ValueError(f"the ranks {both} of {self.statement!r} stand in more than one term; name them apart")
 
     @classmethod
-    def of(cls, factors: Iterable[Iterable[str]], modes: Iterable[str], sizes: Mapping[str, int]) -> "Network":
+    def of(
+        cls, factors: Iterable[Iterable[str]], modes: Iterable[str], sizes: Mapping[str, int], term_lengths: Iterable[int] = ()
+    ) -> "Network":
         """A network from index names; `sizes` may hold names that the network does not use."""
         factors, modes = tuple(tuple(f) for f in factors), tuple(modes)
         names = dict.fromkeys(index for indices in (*factors, modes) for index in indices)
-        return cls(factors, modes, tuple((name, int(sizes[name])) for name in names if name in sizes))
+        return cls(factors, modes, tuple((name, int(sizes[name])) for name in names if name in sizes), tuple(term_lengths))
 
     @classmethod
     def parse(cls, statement: str, sizes: Mapping[str, int]) -> "Network":
@@ -58,15 +78,30 @@ class Network:
         20
         """
         left, arrow, right = statement.partition("->")
-        groups = [part.split() for part in left.split(",")]
+        terms = [[part.split() for part in term.split(",")] for term in left.split("+")]
+        groups = [group for term in terms for group in term]
         if not arrow or any(not _NAME.fullmatch(name) for group in (*groups, right.split()) for name in group):
             raise ValueError(f"{statement!r} is not a statement; write index names as in 'o r, r i -> o i'")
-        return cls.of(groups, right.split(), sizes)
+        return cls.of(groups, right.split(), sizes, map(len, terms) if len(terms) > 1 else ())
 
     @cached_property
     def statement(self) -> str:
         """The index string, e.g. ``"o1 r, r i1 -> o1 i1"``."""
-        return f"{', '.join(map(' '.join, self.factors))} -> {' '.join(self.modes)}"
+        terms = [", ".join(map(" ".join, self.factors[part])) for part in self.term_slices]
+        return f"{' + '.join(terms)} -> {' '.join(self.modes)}"
+
+    @cached_property
+    def term_slices(self) -> tuple[slice, ...]:
+        """Which factors each term of the sum has."""
+        ends = list(itertools.accumulate(self.term_lengths or (len(self.factors),)))
+        return tuple(slice(start, end) for start, end in zip((0, *ends), ends, strict=False))
+
+    @cached_property
+    def terms(self) -> tuple["Network", ...]:
+        """Each term of the sum as a network of its own; the network itself where there is one term."""
+        if not self.term_lengths:
+            return (self,)
+        return tuple(Network.of(self.factors[part], self.modes, self.sizes) for part in self.term_slices)
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -99,7 +134,8 @@ class Network:
 
     def resized(self, sizes: Mapping[str, int]) -> "Network":
         """The same statement with other sizes for the indices named."""
-        return Network(self.factors, self.modes, tuple((name, int(sizes.get(name, size))) for name, size in self.index_sizes))
+        resized = tuple((name, int(sizes.get(name, size))) for name, size in self.index_sizes)
+        return Network(self.factors, self.modes, resized, self.term_lengths)
 
     def components(self, without: str) -> list[set[int]]:
         """The factors that stay connected through rank indices when one index is cut, as sets of factor numbers."""
@@ -120,15 +156,49 @@ class Network:
 
         Cutting the index leaves components; the matrix between one of them and all others has at most the rank of its smaller
         side, and for a hyper-edge a sum over the index can be absorbed once it reaches the product of all sides but the largest.
-        In a loop nothing separates; the bound is then the product of all modes but those of the largest carrier.
+        In a loop nothing separates; the bound is then the product of all modes but those of the largest carrier. A bond to a factor
+        whose other ranks all stand on both of its ends is a product of matrices, one for each value of these: it needs no more than
+        that factor's own modes.
         """
+        if self.term_lengths:
+            return next(term.useful_rank(rank) for term in self.terms if rank in term.ranks)
         shared = {mode for mode in self.modes if len(self.carriers(mode)) == len(self.factors)}
         size = {mode: self.sizes[mode] for mode in self.modes if mode not in shared}
         carriers = {k for k, _ in self.carriers(rank)}
         sides = [group for group in self.components(rank) if group & carriers]
+        own = []
         if len(sides) == 1:
             sides = [{k} for k in carriers]
             total = math.prod(size.values())
+            own = self._own_sizes(rank) if len(carriers) == 2 else []
         else:
             total = math.prod(size[m] for m in size if any(m in self.factors[k] for side in sides for k in side))
-        return max(1, total // max(math.prod(size[m] for m in size if any(m in self.factors[k] for k in side)) for side in sides))
+        bound = total // max(math.prod(size[m] for m in size if any(m in self.factors[k] for k in side)) for side in sides)
+        return max(1, min([bound, *own]))
+
+    def _own_sizes(self, bond: str) -> list[int]:
+        """For each end of a bond whose other ranks stand on both ends, the product of the modes that stand on it alone."""
+        ends = [set(self.factors[k]) for k, _ in self.carriers(bond)]
+        alone = [ends[0] - ends[1], ends[1] - ends[0]]
+        return [math.prod(self.sizes[i] for i in mine) for mine in alone if mine <= set(self.modes)]
+
+    def matrix_rank_bound(self) -> int:
+        """The largest rank that the matrix of output modes by input modes can have, whatever the values.
+
+        Put every factor on the input or on the output side: what crosses between the sides bounds the rank. The smallest such cut over
+        all placements; modes named o.. are outputs, all others inputs. For a sum the bounds add up.
+        """
+        rows = math.prod(self.sizes[mode] for mode in self.modes if mode[0] == "o")
+        columns = math.prod(self.shape) // rows
+        if self.term_lengths:
+            return min(rows, columns, sum(term.matrix_rank_bound() for term in self.terms))
+        best = min(rows, columns)
+        for sides in itertools.product((False, True), repeat=len(self.factors)):
+            crossing = 1
+            for index, size in self.index_sizes:
+                touched = {sides[k] for k, _ in self.carriers(index)}
+                if index in self.modes:
+                    touched.add(index[0] == "o")
+                crossing *= size if len(touched) > 1 else 1
+            best = min(best, crossing)
+        return best

@@ -17,13 +17,11 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from tenfold import contract
+from tenfold.buckets import bucket
 from tenfold.contract import ContractionPlan, Machine, Positions
 from tenfold.contract.steps import PairPlan, RowsPlan
 from tenfold.fold import Fold
 from tenfold.network import Network
-
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # torch < 2.7 has no is_exporting
-EXPORT_BATCH, EXPORT_PLACES = 16, 1024  # an exported program has one plan for all sizes that it leaves open
 
 
 def _constant_result(function: Any) -> Any:
@@ -65,7 +63,8 @@ class FactorizedWeight(nn.Module):
             if tuple(factor.shape) != shape:
                 raise ValueError(f"factor {number} of {network.statement!r} has shape {tuple(factor.shape)}; it needs {shape}")
         self.network = network
-        self.fold = fold
+        _ = network.terms, network.term_slices  # Dynamo cannot enter the lock of a cached property that was never read
+        self.fold = fold.plain
         self.factors = nn.ParameterList(nn.Parameter(factor.to(device=device, dtype=dtype).contiguous()) for factor in factors)
         self._prepared: dict[Any, tuple[Any, Any]] = {}
 
@@ -74,12 +73,14 @@ class FactorizedWeight(nn.Module):
 
         An entry is a sum of T products of C independent factor entries, so each entry of a factor gets the variance
         (std^2 / T)^(1/C). Source: a sum of T uncorrelated terms has T times the variance of one, and independent factors multiply theirs.
+        The terms of a sum of networks have equal parts in the variance.
         """
-        n_terms = math.prod(self.network.ranks.values())
-        std_factor = (std / math.sqrt(n_terms)) ** (1 / len(self.factors))
-        with torch.no_grad():
-            for factor in self.factors:
-                factor.normal_(0.0, std_factor, generator=generator)
+        for term, part in zip(self.network.terms, self.network.term_slices, strict=True):
+            n_products = math.prod(term.ranks.values()) * len(self.network.terms)
+            std_factor = (std / math.sqrt(n_products)) ** (1 / len(term.factors))
+            with torch.no_grad():
+                for factor in self.factors[part]:
+                    factor.normal_(0.0, std_factor, generator=generator)
 
     # -- the four verbs ---------------------------------------------------------------------------------------------
 
@@ -89,7 +90,13 @@ class FactorizedWeight(nn.Module):
 
     def _dense(self) -> Tensor:
         with _full_precision(self.factors[0]):
-            return self.fold.unfold(contract.dense(self.plan_dense(), list(self.factors)))
+            return self.fold.unfold(self._sum(lambda term, factors: contract.dense(self.plan_dense(term), factors)))
+
+    def _sum(self, make: Callable[[int, list[Tensor]], Tensor]) -> Tensor:
+        """`make(number of the term, its factors)`, summed over the terms."""
+        factors = list(self.factors)
+        parts = [make(number, factors[part]) for number, part in enumerate(self.network.term_slices)]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
     def apply(self, x: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(*batch, out) from (*batch, in): x times the transposed dense weight.
@@ -105,9 +112,33 @@ class FactorizedWeight(nn.Module):
         x = self._cast(x)
         if size_in.padding:
             x = F.pad(x, (0, size_in.padding))
-        plan = self.plan_apply(bucket(math.prod(x.shape[:-1])), self.is_kept())
-        y = contract.linear(plan, self._prepared_for(plan, x.dtype), x)
+        batch, is_kept = bucket(math.prod(x.shape[:-1])), self.is_kept()
+
+        def term(number: int, factors: list[Tensor]) -> Tensor:
+            plan = self.plan_apply(batch, is_kept, number)
+            return contract.linear(plan, self._prepared_for(plan, factors, x.dtype), x)
+
+        y = self._sum(term)
         return y.narrow(-1, 0, size_out.size) if size_out.padding else y
+
+    def bound(self, batch: int) -> Callable[[Tensor], Tensor]:
+        """`apply` for many inputs of about `batch` rows: what depends on the factors alone is computed now, once, with gradients."""
+        size_in, size_out = self.fold.axis("i"), self.fold.axis("o")
+        plans = [self.plan_apply(bucket(batch), True, number) for number in range(len(self.network.terms))]
+        factors = list(self.factors)
+        ready = [
+            self._prepared_for(plan, factors[part], factors[0].dtype) for plan, part in zip(plans, self.network.term_slices, strict=True)
+        ]
+
+        def apply(x: Tensor) -> Tensor:
+            x = self._cast(x)
+            if size_in.padding:
+                x = F.pad(x, (0, size_in.padding))
+            parts = [contract.linear(plan, [one.to(x.dtype) for one in tensors], x) for plan, tensors in zip(plans, ready, strict=True)]
+            y = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+            return y.narrow(-1, 0, size_out.size) if size_out.padding else y
+
+        return apply
 
     def rows(self, ids: Tensor) -> Tensor:
         """(*ids, out): the rows `ids` of an embedding whose rows are the input axis, in the dtype of the factors."""
@@ -119,7 +150,7 @@ class FactorizedWeight(nn.Module):
             flat = torch.div(flat, size, rounding_mode="floor")
         digits.append(flat)  # whole, so that the gather refuses ids which are negative or too large
         with _full_precision(self.factors[0]):
-            y = contract.rows(self.plan_rows(), list(self.factors), digits[::-1])
+            y = self._sum(lambda term, factors: contract.rows(self.plan_rows(term), factors, digits[::-1]))
         return y.narrow(-1, 0, axis_out.size).reshape(*ids.shape, axis_out.size)
 
     def convolve(self, x: Tensor, spatial: Callable[[Tensor, Tensor, int], Tensor], positions: Positions) -> Tensor:
@@ -133,8 +164,13 @@ class FactorizedWeight(nn.Module):
         if axis_in.padding:
             x = _pad_channels(x, groups, axis_in.padding)
         p = positions
-        plan = self.plan_convolve(bucket(x.shape[0]), self.is_kept(), p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride)
-        y = contract.convolve(plan, self._prepared_for(plan, x.dtype), x, spatial)
+        batch, is_kept = bucket(x.shape[0]), self.is_kept()
+
+        def term(number: int, factors: list[Tensor]) -> Tensor:
+            plan = self.plan_convolve(batch, is_kept, p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride, number)
+            return contract.convolve(plan, self._prepared_for(plan, factors, x.dtype), x, spatial)
+
+        y = self._sum(term)
         if axis_out.padding:
             y = y.unflatten(1, (groups, -1)).narrow(2, 0, axis_out.size // axis_out.groups).flatten(1, 2)
         return y
@@ -183,27 +219,35 @@ class FactorizedWeight(nn.Module):
     # Dynamo calls these while tracing and bakes their results in: no search is ever part of a graph.
 
     @_constant_result
-    def plan_dense(self) -> PairPlan:
-        """How `dense` contracts the factors."""
-        return contract.plan_dense(self.network)
+    def plan_dense(self, term: int = 0) -> PairPlan:
+        """How `dense` contracts the factors of a term."""
+        return contract.plan_dense(self.network.terms[term])
 
     @_constant_result
-    def plan_rows(self) -> RowsPlan:
-        """How `rows` contracts gathered slices."""
-        return contract.plan_rows(self.network)
+    def plan_rows(self, term: int = 0) -> RowsPlan:
+        """How `rows` contracts gathered slices of a term."""
+        return contract.plan_rows(self.network.terms[term])
 
     @_constant_result
-    def plan_apply(self, batch: int, is_cached: bool = True) -> ContractionPlan:
-        """How `apply` contracts an input of `batch` rows; `print` it to see steps, FLOP and bytes."""
-        return contract.plan_linear(self.network, batch, is_cached, Machine.of(self.factors[0].device.type))
+    def plan_apply(self, batch: int, is_cached: bool = True, term: int = 0) -> ContractionPlan:
+        """How `apply` contracts an input of `batch` rows with a term; `print` it to see steps, FLOP and bytes."""
+        return contract.plan_linear(self.network.terms[term], batch, is_cached, Machine.of(self.factors[0].device.type))
 
     @_constant_result
     def plan_convolve(
-        self, batch: int, is_cached: bool, n_in: int, n_out: int, kernel: tuple[int, ...], is_transposed: bool = False, stride: int = 1
+        self,
+        batch: int,
+        is_cached: bool,
+        n_in: int,
+        n_out: int,
+        kernel: tuple[int, ...],
+        is_transposed: bool = False,
+        stride: int = 1,
+        term: int = 0,
     ) -> ContractionPlan:
         """How `convolve` contracts an input of `batch` samples; numbers only, because Dynamo hands over no objects made while tracing."""
         positions = Positions(n_in, n_out, kernel, is_transposed, stride)
-        return contract.plan_convolution(self.network, batch, is_cached, Machine.of(self.factors[0].device.type), positions)
+        return contract.plan_convolution(self.network.terms[term], batch, is_cached, Machine.of(self.factors[0].device.type), positions)
 
     # -- results kept in eval ---------------------------------------------------------------------------------------
 
@@ -211,9 +255,9 @@ class FactorizedWeight(nn.Module):
         """Whether contractions of factors alone are kept between calls: in eval, without gradients, outside of tracing."""
         return not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
 
-    def _prepared_for(self, plan: ContractionPlan, dtype: torch.dtype) -> list[Tensor]:
-        """The tensors that the plan's steps need, in the dtype of the input."""
-        return self.kept((plan, dtype), lambda: [one.to(dtype) for one in contract.prepare(plan, list(self.factors))])
+    def _prepared_for(self, plan: ContractionPlan, factors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+        """The tensors that the steps of a term's plan need, in the dtype of the input."""
+        return self.kept((plan, dtype), lambda: [one.to(dtype) for one in contract.prepare(plan, factors)])
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """`make()`, or what it gave before, where `is_kept()` and no factor has changed since.
@@ -242,19 +286,6 @@ class FactorizedWeight(nn.Module):
     def extra_repr(self) -> str:
         """The statement, the ranks and the number of parameters."""
         return f"{self.network.statement!r}, ranks={self.network.ranks}, numel={self.network.numel:,}"
-
-
-def places(sizes: Sequence[int]) -> int:
-    """The number of positions of a convolution; a middling one where an exported program leaves it open."""
-    count = math.prod(sizes)
-    return EXPORT_PLACES if _is_exporting() and not isinstance(count, int) else count
-
-
-def bucket(batch: int) -> int:
-    """The batch size that a plan is made for: few plans serve all batches."""
-    if _is_exporting():
-        return EXPORT_BATCH
-    return 1 if batch <= 4 else 16 if batch <= 64 else 256 if batch <= 1024 else 4096
 
 
 def _full_precision(like: Tensor) -> Any:

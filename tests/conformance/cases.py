@@ -4,17 +4,20 @@ A layer is drawn from the signature of its torch twin. A parameter that is not k
 """
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from torch import nn
 
-from conformance.subjects import Subject, merged
+from conformance.subjects import LAYERS, SUBJECTS, Subject, merged, takes
 from tenfold.fold import Axis, Fold
+from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -23,36 +26,40 @@ IN_SIZES = ("in_features", "in_channels", "num_embeddings")
 LEFT_ALONE = ("max_norm", "norm_type", "scale_grad_by_freq", "sparse", "_weight", "_freeze", "device", "dtype")
 
 
+def mode_counts(format: Format, has_kernel: bool) -> list[int]:
+    """In how many output modes and as many input modes a weight can be split for a format; empty where any number will do."""
+    kernel = (Axis("k", 2, (2,)),) if has_kernel else ()
+    found = [n for n in range(1, 5) if takes(format, Fold((Axis("o", 2**n, (2,) * n), Axis("i", 2**n, (2,) * n), *kernel)))]
+    return [] if len(found) > 1 else found
+
+
 @st.composite
-def folds(draw: Draw, max_modes: int = 3, max_groups: int = 3, padded: bool = True, largest: int = 4) -> Fold:
-    """Folds of linear maps, tables, convolutions and transposed ones."""
+def folds(draw: Draw, format: Format, max_modes: int = 3, max_groups: int = 3, padded: bool = True, largest: int = 4) -> Fold:
+    """Folds of linear maps, tables, convolutions and transposed ones, in modes of a number that the format takes."""
     roles = draw(st.sampled_from(["oi", "io", "oik", "iok", "oikk", "iokk", "oikkk"]))
     groups = draw(st.integers(1, max_groups)) if "k" in roles else 1
+    fewest, most = [*mode_counts(format, "k" in roles) * 2, 1, max_modes][:2]
     axes = []
     for position, role in enumerate(roles):
         if role == "k":
             axes.append(Axis("k", size := draw(st.integers(1, 3)), (size,)))
             continue
-        modes = tuple(draw(st.lists(st.integers(1, largest), min_size=1, max_size=max_modes)))
+        modes = tuple(draw(st.lists(st.integers(1, largest), min_size=fewest, max_size=most)))
         least = max(1, math.prod(modes) * 2 // 3) if padded else math.prod(modes)
         split = groups if position == 0 else 1
         axes.append(Axis(role, split * draw(st.integers(least, math.prod(modes))), modes, split))
     return Fold(tuple(axes))
 
 
-def _has_rank(subject: Subject, fold: Fold) -> bool:
-    modes = set(fold.modes)
-    return any(index not in modes for indices in subject.format.factors(fold) for index in indices)
-
-
 @st.composite
 def ranks(draw: Draw, subject: Subject, fold: Fold, most: int = 3) -> Any:
     """A tuple with one rank each, one int for all, or a fraction."""
-    largest = [min(most, size) for size in subject.format.widest(fold).ranks.values()]
+    useful = subject.format.free_ranks(subject.format.widest(fold)).values()
+    largest = [min(most, size) for size in useful]
     kind = draw(st.sampled_from(["each", "each", "one", "fraction"]))
     if kind == "one":
         return draw(st.integers(1, max(largest)))
-    if kind == "fraction" and max(subject.format.widest(fold).ranks.values()) <= most:
+    if kind == "fraction" and max(useful) <= most:
         return draw(st.sampled_from([0.25, 0.5, 1.0]))
     return tuple(draw(st.integers(1, size)) for size in largest)
 
@@ -69,8 +76,8 @@ class WeightCase:
 @st.composite
 def weights(draw: Draw, subject: Subject, most_values: int = 600, **options: Any) -> WeightCase:
     """A fold that the format can take, and a rank."""
-    small = folds(**options).filter(lambda one: math.prod(one.shape) <= most_values)
-    fold = draw(small.map(lambda one: merged(one, subject.format)).filter(lambda one: _has_rank(subject, one)))
+    small = folds(subject.format, **options).filter(lambda one: math.prod(one.shape) <= most_values)
+    fold = draw(small.map(lambda one: merged(one, subject.format)))
     return WeightCase(subject, fold, draw(ranks(subject, fold)))
 
 
@@ -113,10 +120,6 @@ def layer_cases(draw: Draw, subject: Subject, kind: type[FactorizedLayer]) -> La
     arguments = draw(_arguments(kind, in_modes, out_modes))
     dense = kind.dense_type(**arguments, dtype=torch.float64)
     fold = merged(kind.fold_of(dense, 1, in_modes, out_modes), subject.format)
-    if not _has_rank(subject, fold):
-        in_modes, out_modes = (*in_modes, 1), (*out_modes, 1)
-        fold = kind.fold_of(dense, 1, in_modes, out_modes)
-        fold = merged(fold, subject.format)
     return LayerCase(subject, kind, arguments, dense, fold, draw(ranks(subject, fold)), draw(_inputs(kind, dense)))
 
 
@@ -226,6 +229,21 @@ def _ids(dense: Any, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor
     return ids
 
 
+def in_turn(*, verbs: bool) -> list[tuple[Subject, type[FactorizedLayer]]]:
+    """Every format with one layer, or with one layer of each verb: the next of them in turn, so that every layer meets several formats.
+
+    With HYPOTHESIS_PROFILE=deep every format with every layer. For what depends on the layer and on the statement, but hardly on both.
+    """
+    if not settings().derandomize:
+        return list(itertools.product(SUBJECTS, LAYERS))
+    groups: dict[str, list[type[FactorizedLayer]]] = {}
+    for kind in LAYERS:
+        names = parameters_of(kind)
+        verb = "rows" if "num_embeddings" in names else "convolve" if "kernel_size" in names else "apply"
+        groups.setdefault(verb if verbs else "all", []).append(kind)
+    return [(subject, group[number % len(group)]) for number, subject in enumerate(SUBJECTS) for group in groups.values()]
+
+
 def plain_case(subject: Subject, kind: type[FactorizedLayer], rank: Any = 2, dtype: torch.dtype = torch.float64) -> LayerCase:
     """One case without hypothesis: grouped where that is possible, a padding row where there is one, and a batch of 6."""
     names = parameters_of(kind)
@@ -235,7 +253,7 @@ def plain_case(subject: Subject, kind: type[FactorizedLayer], rank: Any = 2, dty
     options = {"kernel_size": 2, "stride": 2, "groups": groups, "padding_idx": 1}
     arguments |= {name: value for name, value in options.items() if name in names}
     dense: Any = kind.dense_type(**arguments, dtype=dtype)
-    fold = kind.fold_of(dense, 1, (4, 3), (2, 4))
+    fold = merged(kind.fold_of(dense, 1, (4, 3), (2, 4)), subject.format)
     if "num_embeddings" in names:
         inputs = torch.arange(24).reshape(6, 4) % 12
     else:

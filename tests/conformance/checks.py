@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from conformance.cases import LayerCase, WeightCase
-from conformance.subjects import Subject, planted, random_tensor, reference_dense, reference_numel, tails
+from conformance.subjects import Subject, bounds, merged, planted, random_tensor, reference_dense, reference_numel, tails
 from tenfold.fold import Axis, Fold
 from tenfold.solvers.als import als
 from tenfold.solvers.solution import Solution, relative_errors
@@ -58,7 +58,7 @@ def check_start(subject: Subject, std: float = 0.3) -> None:
 
     A right format fails by chance once in 16,000 runs; the starts are always the same ones, so it does so never or always.
     """
-    fold = Fold((Axis("o", 24, (4, 6)), Axis("i", 30, (6, 5))))
+    fold = merged(Fold((Axis("o", 24, (4, 6)), Axis("i", 30, (6, 5)))), subject.format)
     weight = subject.weight(fold, 3)
     squares = torch.empty(N_STARTS, dtype=torch.float64)
     for number in range(N_STARTS):
@@ -103,23 +103,17 @@ def _leaves(inputs: Sequence[Any]) -> list[Any]:
 # -- 5: solvers -------------------------------------------------------------------------------------------------------
 
 
-def is_quasi_optimal(subject: Subject) -> bool:
-    """Whether the paper gives a bound: the reference then names the unfoldings that it is made of."""
-    return "cuts" in vars(subject.reference)
-
-
 def check_solver(subject: Subject, fold: Fold) -> None:
     """5: what the paper promises of a quasi-optimal solver, or what an iterative one must do; the loss never rises."""
-    if is_quasi_optimal(subject):
-        _check_bounds(subject, fold)
+    fold = merged(fold, subject.format)
+    if cuts := bounds(subject, fold):
+        _check_bounds(subject, fold, cuts)
     else:
         _check_recovery(subject, fold)
 
 
-def _check_bounds(subject: Subject, fold: Fold) -> None:
+def _check_bounds(subject: Subject, fold: Fold, cuts: Sequence[tuple[Sequence[str], Sequence[str]]]) -> None:
     tensor = random_tensor(fold)
-    sizes = {role: list(fold.role(role)) for role in "oik"}
-    cuts = subject.reference.cuts(sizes["o"], sizes["i"], sizes["k"], **subject.options)
     before = math.inf
     for fraction in (0.3, 0.6, 1.0):
         format = subject.ranked(fraction)
@@ -133,7 +127,8 @@ def _check_bounds(subject: Subject, fold: Fold) -> None:
         assert error <= before + 1e-9, "a larger rank gave a larger error"
         _check_history(solution)
         before = error
-    assert before <= DIRECT_ERROR, f"full rank leaves an error of {before}"
+    if network == format.widest(fold):  # an option may size a rank index below what it would need
+        assert before <= DIRECT_ERROR, f"full rank leaves an error of {before}"
 
 
 def _check_recovery(subject: Subject, fold: Fold) -> None:
@@ -141,7 +136,7 @@ def _check_recovery(subject: Subject, fold: Fold) -> None:
         torch.manual_seed(number)
         network, tensor = planted(subject, fold, 2)
         format = subject.ranked(2)
-        solution = format.solve(tensor, network, sweeps=500, seed=number)
+        solution = format.solve(tensor, network, sweeps=200, seed=number)
         assert_close(solution.errors, relative_errors(tensor, network, solution.factors), rtol=1e-9, atol=1e-12)
         assert float(solution.errors[0]) <= subject.reference.PLANTED_ERROR
         _check_history(solution)
@@ -149,12 +144,16 @@ def _check_recovery(subject: Subject, fold: Fold) -> None:
 
 def check_generic_solver(subject: Subject, fold: Fold) -> None:
     """5: alternating least squares, which knows no format, finds planted factors of every format, and its loss never rises."""
+    fold = merged(fold, subject.format)
     torch.manual_seed(0)
     network, tensor = planted(subject, fold, 2)
-    solutions = [als(tensor, network, sweeps=500, seed=number, tolerance=1e-12) for number in SEEDS]
-    for solution in solutions:
-        _check_history(solution)
-    assert min(float(solution.errors[0]) for solution in solutions) <= 1e-6
+    best = math.inf
+    for number in SEEDS:
+        if best > 1e-6:  # one of several starts is enough
+            solution = als(tensor, network, sweeps=500, seed=number, tolerance=1e-12)
+            _check_history(solution)
+            best = float(solution.errors[0])
+    assert best <= 1e-6
 
 
 def _check_history(solution: Solution) -> None:
@@ -186,6 +185,7 @@ def check_truncation(case: WeightCase) -> None:
 
 def check_found_rank(subject: Subject, fold: Fold) -> None:
     """6: a quasi-optimal solver that may use more ranks than were planted leaves all others empty."""
+    fold = merged(fold, subject.format)
     network, tensor = planted(subject, fold, 2)
     format = subject.ranked(1.0)
     wide = format.network(fold)

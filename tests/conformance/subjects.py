@@ -1,4 +1,7 @@
-"""What is tested: every format, with every choice of its switches, and every layer. Both are discovered; nothing is listed by hand."""
+"""What is tested: every format, with every choice of its switches, and every layer. Both are discovered; nothing is listed by hand.
+
+A choice of options that are no switches stands in `VARIANTS` of the format's reference, tests/golden/<format>.py.
+"""
 
 import dataclasses
 import importlib
@@ -15,7 +18,7 @@ from torch import Tensor, nn
 
 from tenfold.fold import Fold
 from tenfold.format import Format
-from tenfold.formats import all_formats
+from tenfold.formats import all_formats, format_text
 from tenfold.layers import all_layers
 from tenfold.layers.base import FactorizedLayer
 from tenfold.network import Network
@@ -24,12 +27,12 @@ from tenfold.weight import FactorizedWeight
 
 @dataclass(frozen=True)
 class Subject:
-    """A format with one choice of its switches, and the module tests/golden/<format>.py that says what it must be."""
+    """A format with one choice of its options, and the module tests/golden/<format>.py that says what it must be."""
 
     name: str
     format: Format
     golden: str
-    options: dict[str, bool] = field(default_factory=dict, hash=False)
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
     weight_type: type[FactorizedWeight] = FactorizedWeight
 
     @property
@@ -60,14 +63,13 @@ class Subject:
 
 
 def subjects() -> list[Subject]:
-    """Every format of tenfold.formats with every choice of its switches."""
+    """Every format of tenfold.formats with every choice of its switches, and with the variants of its reference."""
     found = []
     for name, kind in all_formats().items():
         switches = [one.name for one in dataclasses.fields(kind) if isinstance(one.default, bool)]
-        for values in itertools.product((False, True), repeat=len(switches)):
-            options = dict(zip(switches, values, strict=True))
-            chosen = ",".join(switch for switch, value in options.items() if value)
-            found.append(Subject(f"{name}:{chosen}" if chosen else name, kind(**options), name, options))
+        choices = [dict(zip(switches, values, strict=True)) for values in itertools.product((False, True), repeat=len(switches))]
+        for options in (*choices, *getattr(Subject(name, kind(), name).reference, "VARIANTS", ())):
+            found.append(Subject(format_text(kind(**options)), kind(**options), name, options))
     return found
 
 
@@ -75,18 +77,40 @@ SUBJECTS = subjects()
 LAYERS = list(all_layers().values())
 
 
-def merged(fold: Fold, format: Format) -> Fold:
-    """The fold itself, or, where the format wants as many output as input modes, with the shorter list filled up with ones."""
+def takes(format: Format, fold: Fold) -> bool:
+    """Whether the format has factors, joined by ranks, for modes in these numbers."""
     try:
-        format.factors(fold)
+        factors = format.factors(fold)
     except ValueError:
-        longest = max(len(fold.axis("o").modes), len(fold.axis("i").modes))
-        axes = [
-            axis if axis.role == "k" else dataclasses.replace(axis, modes=axis.modes + (1,) * (longest - len(axis.modes)))
-            for axis in fold.axes
-        ]
-        return Fold(tuple(axes))
-    return fold
+        return False
+    return any(index not in fold.modes for indices in factors for index in indices)
+
+
+def merged(fold: Fold, format: Format) -> Fold:
+    """The fold as the format takes it, where it wants as many output as input modes with the shorter list filled up with ones.
+
+    Where it wants another number of them, or has no rank with this one, modes are split, or the last ones joined.
+    """
+    longest = max(len(fold.axis("o").modes), len(fold.axis("i").modes))
+    choices = [fold, _resplit(fold, longest, only_ones=True), *(_resplit(fold, count) for count in range(1, 5))]
+    return format.fold(next(one for one in choices if takes(format, one)))
+
+
+def _resplit(fold: Fold, count: int, *, only_ones: bool = False) -> Fold:
+    """The fold with so many output and input modes."""
+
+    def split(modes: tuple[int, ...]) -> tuple[int, ...]:
+        if len(modes) > count:
+            return (*modes[: count - 1], math.prod(modes[count - 1 :]))
+        while len(modes) < count:
+            parts = [] if only_ones else [(size // a * a, n, a) for n, size in enumerate(modes) for a in range(2, size) if size % a == 0]
+            if not parts:
+                return modes + (1,) * (count - len(modes))
+            _, n, a = max(parts)
+            modes = (*modes[:n], modes[n] // a, a, *modes[n + 1 :])
+        return modes
+
+    return Fold(tuple(axis if axis.role == "k" else dataclasses.replace(axis, modes=split(axis.modes)) for axis in fold.axes))
 
 
 def reference_dense(subject: Subject, weight: FactorizedWeight) -> Tensor:
@@ -140,14 +164,26 @@ def random_tensor(fold: Fold) -> Tensor:
     return tensor
 
 
-def tails(fold: Fold, tensor: Tensor, cuts: Sequence[Sequence[str]], ranks: Sequence[int]) -> list[float]:
-    """For each cut the squared singular values that a rank leaves out, relative to ||T||^2; by numpy."""
+def bounds(subject: Subject, fold: Fold) -> list[tuple[list[str], list[str]]] | None:
+    """For each rank the modes which both sides share and the modes on one side; None where no theorem bounds the error.
+
+    A reference names the latter in `cuts`, where nothing is shared, or both in `blocks`.
+    """
+    modes = [list(fold.role(role)) for role in "oik"]
+    if "blocks" in vars(subject.reference):
+        return subject.reference.blocks(*modes, **subject.options)
+    cuts = subject.reference.cuts(*modes, **subject.options) if "cuts" in vars(subject.reference) else None
+    return None if cuts is None else [([], list(side)) for side in cuts]
+
+
+def tails(fold: Fold, tensor: Tensor, cuts: Sequence[tuple[Sequence[str], Sequence[str]]], ranks: Sequence[int]) -> list[float]:
+    """For each cut the squared singular values that a rank leaves out, relative to ||T||^2, summed over the shared modes; by numpy."""
     array = tensor[0].numpy()
     names = list(fold.modes)
     result = []
-    for side, rank in zip(cuts, ranks, strict=True):
-        order = [names.index(mode) for mode in side] + [n for n, mode in enumerate(names) if mode not in side]
-        rows = math.prod(fold.sizes[mode] for mode in side)
-        values = np.linalg.svd(array.transpose(order).reshape(rows, -1), compute_uv=False)
-        result.append(float((values[rank:] ** 2).sum() / (values**2).sum()))
+    for (shared, side), rank in zip(cuts, ranks, strict=True):
+        order = [names.index(mode) for mode in (*shared, *side)] + [n for n, mode in enumerate(names) if mode not in (*shared, *side)]
+        shape = [math.prod(fold.sizes[mode] for mode in group) for group in (shared, side)]
+        values = np.linalg.svd(array.transpose(order).reshape(*shape, -1), compute_uv=False)
+        result.append(float((values[:, rank:] ** 2).sum() / (values**2).sum()))
     return result

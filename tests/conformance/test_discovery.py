@@ -47,7 +47,9 @@ def test_every_format_file_is_discovered_and_has_a_reference(name: str) -> None:
     assert mine, f"formats/{name}.py has no Format that all_formats() finds"
     for subject in mine:
         assert {"entry", "numel"} <= set(vars(subject.reference))
-        assert {"cuts", "PLANTED_ERROR"} & set(vars(subject.reference)), "say what its solver promises: a bound or planted recovery"
+        assert {"cuts", "blocks", "PLANTED_ERROR"} & set(vars(subject.reference)), (
+            "say what its solver promises: a bound or planted recovery"
+        )
         assert dataclasses.is_dataclass(subject.format) and type(subject.format).__dataclass_params__.frozen  # type: ignore[attr-defined]
 
 

@@ -15,6 +15,7 @@ EVERY = pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 EVERYWHERE = pytest.mark.parametrize("kind", LAYERS, ids=lambda kind: kind.__name__)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
 @EVERY
 @EVERYWHERE
 def test_outputs_and_gradients_are_the_dense_layers(subject: Subject, kind: type[FactorizedLayer]) -> None:

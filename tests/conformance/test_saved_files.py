@@ -29,11 +29,13 @@ def read_weight(path: Path, name: str) -> torch.Tensor:
         layer = json.loads(file.metadata()["layers"])[name]
         left, right = layer["statement"].split(" -> ")
         numbers = {index: n for n, index in enumerate(layer["sizes"])}
-        factors = [file.get_tensor(f"{name}.factorized.factors.{n}") for n in range(left.count(",") + 1)]
-        terms: list[Any] = [
-            x for one, factor in zip(left.split(", "), factors, strict=True) for x in (factor, [numbers[i] for i in one.split()])
-        ]
-        dense = torch.einsum(*terms, [numbers[i] for i in right.split()])
+        dense, n = torch.zeros(()), 0
+        for term in left.split(" + "):
+            operands: list[Any] = []
+            for factor in term.split(", "):
+                operands += [file.get_tensor(f"{name}.factorized.factors.{n}"), [numbers[i] for i in factor.split()]]
+                n += 1
+            dense = dense + torch.einsum(*operands, [numbers[i] for i in right.split()])
         return dense.reshape([axis[1] for axis in layer["axes"]])
 
 

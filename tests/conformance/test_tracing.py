@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from conformance.cases import plain_case
+from conformance.cases import in_turn, plain_case
 from conformance.subjects import LAYERS, SUBJECTS, Subject
 from tenfold.layers.base import FactorizedLayer
 from tenfold.layers.linear import Linear
 
-EVERY = pytest.mark.parametrize("subject", SUBJECTS, ids=str)
+IN_TURN = pytest.mark.parametrize(
+    ("subject", "kind"), [pytest.param(*one, id=f"{one[0]}-{one[1].__name__}") for one in in_turn(verbs=False)]
+)
 EVERYWHERE = pytest.mark.parametrize("kind", LAYERS, ids=lambda kind: kind.__name__)
 
 
-@EVERY
-@EVERYWHERE
+@IN_TURN
 def test_no_graph_break(subject: Subject, kind: type[FactorizedLayer]) -> None:
     """fullgraph=True raises at a graph break; values and gradients are those without compilation."""
     case = plain_case(subject, kind)
@@ -33,8 +34,7 @@ def test_no_graph_break(subject: Subject, kind: type[FactorizedLayer]) -> None:
         assert_close(mine, other)
 
 
-@EVERY
-@EVERYWHERE
+@IN_TURN
 def test_export_with_a_dynamic_batch(subject: Subject, kind: type[FactorizedLayer]) -> None:
     case = plain_case(subject, kind)
     layer = case.layer().eval()
@@ -78,8 +78,7 @@ def test_other_batch_sizes_under_compile() -> None:
         assert_close(compiled(x), layer(x))
 
 
-@EVERY
-@EVERYWHERE
+@IN_TURN
 def test_no_search_in_forward(subject: Subject, kind: type[FactorizedLayer], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a plan for a class of sizes exists, neither forward nor backward asks opt_einsum for a path."""
 

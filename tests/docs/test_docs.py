@@ -25,6 +25,7 @@ import tenfold.layers
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SESSIONS = [ROOT / "docs" / name for name in ("formats.md", "initialisation.md")]  # they begin with nothing, and assert what they say
 FILE = re.compile(r"# file: (\S+)\n")
 FORMAT_LIMIT = 60  # lines that a new format may take
 MODULES = [name for _, name, _ in pkgutil.walk_packages(tenfold.__path__, "tenfold.") if not name.startswith(("tenfold.cli", "tenfold.__"))]
@@ -114,7 +115,7 @@ def test_a_format_is_one_short_file_and_works_in_every_layer(workplace: Path) ->
     names: dict[str, Any] = {}
     run_page(ROOT / "docs" / "add_a_format.md", names)
     assert Path("ring.py").read_text().count("\n") <= FORMAT_LIMIT
-    kind = names["TR"]
+    kind = names["Ring"]
     for name, layer in tenfold.layers.all_layers().items():
         dense: Any = layer.dense_type
         made = layer.from_dense(dense(12, 8, 3) if "Conv" in name else dense(12, 8), kind(rank=2), sweeps=5)
@@ -147,9 +148,9 @@ tenfold.layers.__path__.append("layers")
 
 class Only:
     def pytest_collection_modifyitems(self, items):
-        items[:] = [one for one in items if {"tr", "Projection"} & set(one.name.rpartition("[")[2].rstrip("]").split("-"))]
+        items[:] = [one for one in items if {"ring", "Projection"} & set(one.name.rpartition("[")[2].rstrip("]").split("-"))]
 
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", tests, *paths], plugins=[Only()]))
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-n", "0", "--rootdir", tests, *paths], plugins=[Only()]))
 """
 
 
@@ -159,7 +160,7 @@ def test_new_formats_and_layers_pass_the_conformance_suite(workplace: Path) -> N
             if FILE.match(code):
                 write_file(code)
     Path("formats").mkdir()
-    Path("ring.py").rename("formats/tr.py")
+    Path("ring.py").rename("formats/ring.py")
     tests = ROOT / "tests"
     paths = [str(tests / "conformance" / name) for name in ("test_formats.py", "test_layers.py")]
     run = subprocess.run([sys.executable, "-c", CONFORMANCE, str(tests), *paths], capture_output=True, text=True)
@@ -167,14 +168,23 @@ def test_new_formats_and_layers_pass_the_conformance_suite(workplace: Path) -> N
     assert int(re.findall(r"(\d+) passed", run.stdout)[0]) > 2 * len(tenfold.layers.all_layers())
 
 
+@pytest.mark.parametrize("page", SESSIONS, ids=lambda page: page.name)
+def test_a_page_that_needs_nothing(page: Path, workplace: Path) -> None:
+    assert run_page(page, {}) > 1
+
+
 def test_the_file_format(workplace: Path) -> None:
     def build_model() -> nn.Module:
-        return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Embedding(30, 8))
+        return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Embedding(30, 8), nn.Linear(27, 12), nn.Conv1d(6, 4, 3))
 
-    small: Any = tenfold.compress(build_model(), tenfold.TTM(rank=2))
+    sum_of_two = tenfold.KT(rank=2, groups=((2, 1), (1, 2)))
+    small: Any = tenfold.compress(
+        build_model(), {"3": sum_of_two, "4": tenfold.STTu(rank=2), "0": tenfold.TTM(rank=2), "2": tenfold.HT(rank=2)}
+    )
+    assert " + " in small[3].factorized.network.statement
     names: dict[str, Any] = {"build_model": build_model, "small": small}
     run_page(ROOT / "docs" / "file_format.md", names)
-    for name in ("0", "2"):
+    for name in ("0", "2", "3", "4"):
         torch.testing.assert_close(names["dense_weight"]("small.safetensors", name), small.get_submodule(name).weight.detach())
 
 
@@ -184,7 +194,7 @@ def test_a_page_with_python_has_a_test_that_runs_it(page: Path) -> None:
     blocks = BLOCK.findall(text)
     assert text.count("```") == 2 * len(blocks), "a block that is not closed, or names no language"
     if any(language == "python" for language, _ in blocks):
-        assert page.name in {"README.md", "add_a_format.md", "add_a_layer.md", "file_format.md"}
+        assert page.name in {"README.md", "add_a_format.md", "add_a_layer.md", "file_format.md", *(one.name for one in SESSIONS)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -48,6 +48,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_moments_are_the_direct_formula(name: str, dtype: torch.dtype):

@@ -73,6 +73,17 @@ def test_layers_with_a_metric_also_where_modes_are_padded(format: Any):
     assert 0.01 < effect.scale < 100
 
 
+def test_groups_of_different_size_count_by_their_size():
+    """The error that a plan names, that of the probe and that of the weight are the same number."""
+    model = nn.Conv1d(24, 36, 3, groups=3)
+    with torch.no_grad():
+        model.weight[:12] *= 100
+        model.weight[12:24] = torch.outer(torch.randn(12), torch.randn(24)).reshape(12, 8, 3)  # of rank one
+    [found] = survey(model)
+    [effect] = effects(model, [(found, offers(found), None)], torch.randn(8, 24, 20))
+    assert effect.scale == pytest.approx(1, rel=1e-6)
+
+
 def test_divergence_of_logits_is_kullback_leiblers():
     p, q = torch.randn(7, 5), torch.randn(7, 5)
     expected = F.kl_div(q.log_softmax(-1), p.log_softmax(-1), log_target=True, reduction="batchmean")

@@ -100,6 +100,83 @@ def test_fold_places_values() -> None:
     assert split.fold(torch.tensor([[1.0], [2], [3], [4]])).flatten(2).tolist() == [[[1], [2]], [[3], [4]]]
 
 
+def test_the_gates_are_a_mode_of_their_own() -> None:
+    """They stand on the factor of one pair, by default the one with the largest input for its output; the axis holds gate after gate."""
+    fold = make_fold([("o", 4 * 24), ("i", 90)], 2, out_modes=(4, 6), in_modes=(5, 18), gates=4)
+    assert fold.gate == 1 and fold.axis("o").modes == (4, 4, 6)
+    assert fold.sizes == {"o1": 4, "o2": 4, "o3": 6, "i1": 5, "i2": 18}
+    assert fold.pairs == (("o2", "i1"), ("o1", "o3", "i2"))
+    assert fold.legs == (("o2",), ("o1", "o3"), ("i1",), ("i2",))
+    first = make_fold([("o", 4 * 24), ("i", 90)], 2, out_modes=(4, 6), in_modes=(5, 18), gates=4, gate_mode=0)
+    assert first.pairs == (("o1", "o2", "i1"), ("o3", "i2"))
+    dense = torch.randn(96, 90)
+    tensor = fold.fold(dense)
+    assert_close(fold.unfold(tensor), dense, rtol=0, atol=0)
+    assert_close(tensor[2], make_fold([("o", 24), ("i", 90)], 2, out_modes=(4, 6), in_modes=(5, 18)).fold(dense[48:72]), rtol=0, atol=0)
+
+
+def test_gates_without_modes_that_are_given() -> None:
+    fold = make_fold([("o", 3 * 20), ("i", 30)], 2, gates=3)
+    assert fold.axis("o").modes == (3, 4, 5) and fold.axis("i").modes == (5, 6)
+    assert fold.gate == 0, "of pairs that are alike the first one"
+    assert make_fold([("o", 60), ("i", 30)], 2, gates=1) == make_fold([("o", 60), ("i", 30)], 2)
+    uneven = make_fold([("o", 60), ("i", 30)], 1, in_modes=(30,), out_modes=(4, 5), gates=3)
+    assert uneven.gate == 0 and uneven.legs == (("o1", "o2"), ("o3",), ("i1",))
+
+
+def test_modes_that_hold_the_gates_already() -> None:
+    """The packing of the field, in which the gate multiplies the first output mode."""
+    packed = make_fold([("o", 4 * 24), ("i", 90)], 2, out_modes=(16, 6), in_modes=(5, 18), gates=4)
+    assert packed.gate is None and packed.sizes == {"o1": 16, "o2": 6, "i1": 5, "i2": 18}
+
+
+def test_inner_modes() -> None:
+    """Every mode that it divides is two, others are (n, 1); the kernel's are left alone, and names count on."""
+    fold = Fold((Axis("o", 12, (4, 3)), Axis("i", 10, (10,)), Axis("k", 4, (4,))), inner=2)
+    assert fold.sizes == {"o1": 2, "o2": 2, "o3": 3, "o4": 1, "i1": 5, "i2": 2, "k1": 4}
+    assert fold.legs == (("o1", "o2"), ("o3", "o4"), ("k1",), ("i1", "i2"))
+    with pytest.raises(ValueError, match="as many output modes as input modes, but there are 2 and 1"):
+        _ = fold.pairs
+    even = Fold((Axis("o", 12, (4, 3)), Axis("i", 10, (10, 1))), inner=2)
+    assert even.pairs == (("o1", "o2", "i1", "i2"), ("o3", "o4", "i3", "i4"))
+    dense = torch.randn(12, 10, 4)
+    assert_close(fold.unfold(fold.fold(dense)), dense, rtol=0, atol=0)
+
+
+def test_plain_folds_have_the_same_modes_without_hints() -> None:
+    axes = (Axis("o", 24, (4, 3, 2), 1), Axis("i", 12, (4, 3)))
+    for fold in (Fold(axes), Fold(axes, gate=1), Fold(axes, inner=3), Fold(axes, gate=0, inner=2)):
+        plain = fold.plain
+        assert (plain.gate, plain.inner) == (None, 1)
+        assert plain.sizes == fold.sizes and plain.shape == fold.shape and plain.groups == fold.groups
+        dense = torch.randn(24, 12)
+        assert_close(plain.fold(dense), fold.fold(dense), rtol=0, atol=0)
+    assert Fold(axes).plain == Fold(axes)
+    grouped = Fold((Axis("o", 12, (3, 2), groups=2), Axis("i", 4, (4,)), Axis("k", 3, (3,))), inner=2)
+    assert grouped.plain.sizes == grouped.sizes and grouped.plain.axis("o") == Axis("o", 12, (3, 1, 1, 2), 2)
+
+
+def test_gates_and_inner_modes_together() -> None:
+    fold = Fold((Axis("o", 24, (4, 3, 2)), Axis("i", 12, (4, 3))), gate=0, inner=2)
+    assert fold.sizes == {"o1": 2, "o2": 2, "o3": 3, "o4": 1, "o5": 1, "o6": 2, "i1": 2, "i2": 2, "i3": 3, "i4": 1}
+    assert fold.pairs == (("o1", "o2", "o3", "o4", "i1", "i2"), ("o5", "o6", "i3", "i4"))
+
+
+def test_errors_of_gates() -> None:
+    with pytest.raises(ValueError, match=r"4 gates do not divide the output axis of size 90; choose an axis of gates x hidden features"):
+        make_fold([("o", 90), ("i", 12)], 2, gates=4)
+    with pytest.raises(
+        ValueError,
+        match=r"the modes \(16, 6\) of the output hold all 4 gates, but gate_mode=1 asks for a mode of their own; give modes whose product is 24",
+    ):
+        make_fold([("o", 96), ("i", 12)], 2, out_modes=(16, 6), in_modes=(4, 3), gates=4, gate_mode=1)
+    for number in (2, -1):
+        with pytest.raises(ValueError, match=rf"gate_mode={number} names no output mode of \(4, 6\); give a number from 0 to 1"):
+            make_fold([("o", 96), ("i", 12)], 2, out_modes=(4, 6), in_modes=(4, 3), gates=4, gate_mode=number)
+    with pytest.raises(ValueError, match=r"the modes \(4, 5\) of the o axis have the product 20, which does not fit its size 24"):
+        make_fold([("o", 96), ("i", 12)], 2, out_modes=(4, 5), in_modes=(4, 3), gates=4)
+
+
 def test_errors() -> None:
     with pytest.raises(
         ValueError, match=r"the modes \(3, 3\) of the i axis have the product 9, which does not fit its size 10; choose modes"

@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import tenfold.nn as tnn
-from tenfold.formats import CP, SVD, TTM, Tucker
+from tenfold.formats import CP, STT, SVD, TTM, Tucker
 
 TRANSPOSED = pytest.mark.parametrize(
     ("kind", "places"), [(tnn.ConvTranspose1d, (5,)), (tnn.ConvTranspose2d, (5, 4)), (tnn.ConvTranspose3d, (3, 4, 3))]
@@ -98,3 +98,13 @@ def test_workload() -> None:
     load = tnn.ConvTranspose2d.workload(nn.ConvTranspose2d(8, 16, 3, stride=2), (5, 8, 4, 4), (5, 16, 9, 9))
     assert load.dense_flops == 2 * 16 * 8 * 16 * 9
     assert load.positions is not None and load.positions.is_transposed
+
+
+def test_backward_through_a_kernel_that_is_a_strided_view() -> None:
+    """torch's own backward stops at such a weight where there is one output channel."""
+    torch.manual_seed(0)
+    layer = tnn.Conv2d(2, 1, (1, 2), bias=False, format=STT(rank=(1, 2), t=3), in_modes=(3,), out_modes=(1,), dtype=torch.float64)
+    for batch in (1, 2, 16):
+        x = torch.randn(batch, 2, 5, 5, dtype=torch.float64, requires_grad=True)
+        layer(x).sum().backward()
+        assert_close(layer(x), layer.to_dense()(x))

@@ -79,6 +79,8 @@ LAYERS = {
     "statement no text": ({"statement": 3}, "has no statement of at most 10,000 characters and 32 factors"),
     "long statement": ({"statement": STATEMENT + " " * 10_000}, "has no statement of at most"),
     "many factors": ({"statement": "o1 r1, " * 40 + STATEMENT}, "has no statement of at most"),
+    "many terms": ({"statement": "o1 r1 + " * 40 + STATEMENT}, "has no statement of at most"),
+    "a term without modes": ({"statement": "o1 r1 + " + STATEMENT}, r"has modes .* that no factor carries"),
     "no arrow": ({"statement": "o1 r1"}, "'o1 r1' is not a statement; write index names"),
     "no name": ({"statement": "o1 ../r1, r1 -> o1"}, "is not a statement"),
     "no sizes": ({"sizes": []}, "has sizes that are no whole numbers above 0"),

@@ -68,6 +68,11 @@ def test_bad_statements(statement: str, sizes: dict[str, int], message: str) -> 
         ("TTM", "o1 i1 r, r o2 i2 -> o1 o2 i1 i2", SIZES, {"r": 18}),
         ("TTM with a kernel", "o1 i1 r, r o2 i2 s, s k -> o1 o2 i1 i2 k", {**SIZES, "k": 2}, {"r": 20, "s": 2}),
         ("KCP", "r o1 i1, r o2 i2 -> o1 o2 i1 i2", SIZES, {"r": 18}),
+        ("KCP of products", "r o1 s, r s i1, r o2 t, r t i2 -> o1 o2 i1 i2", SIZES, {"r": 18, "s": 4, "t": 3}),
+        # for each block a Tucker term: no more than the modes of a leg
+        ("BT", "b o1 i1 p, b o2 i2 q, b p q -> o1 o2 i1 i2", SIZES, {"b": 18, "p": 18, "q": 18}),
+        ("Monarch", "o1 o2 i1 r, r o2 i1 i2 -> o1 o2 i1 i2", SIZES, {"r": 3}),
+        ("LoHa", "o1 r, r i1, o1 s, s i1 -> o1 i1", {"o1": 4, "i1": 5}, {"r": 4, "s": 4}),
         # in a ring nothing separates: the product of all modes but the largest carrier's, two carriers each
         ("ring", RING, SIZES, {"a": 4, "b": 4, "c": 5, "d": 3}),
         ("groups", "g o r, g r i -> g o i", {"g": 16, "o": 3, "i": 2}, {"r": 2}),
@@ -82,6 +87,71 @@ def test_useful_rank(name: str, statement: str, sizes: dict[str, int], most: dic
         assert found == {rank: total // max(pair) for rank, pair in pairs.items()}
     else:
         assert found == most
+
+
+SUM = "r o1 i1, r o2 i2 + o1 i1 s, s o2 t, t i2 -> o1 o2 i1 i2"
+
+
+def test_a_sum_of_networks() -> None:
+    network = Network.parse(SUM, {**SIZES, "r": 2, "s": 3, "t": 1})
+    assert network.statement == SUM and Network.parse(network.statement, network.sizes) == network
+    assert network.term_lengths == (2, 3) and network.term_slices == (slice(0, 2), slice(2, 5))
+    assert [term.statement for term in network.terms] == [
+        "r o1 i1, r o2 i2 -> o1 o2 i1 i2",
+        "o1 i1 s, s o2 t, t i2 -> o1 o2 i1 i2",
+    ]
+    assert network.numel == sum(term.numel for term in network.terms) == 2 * (20 + 18) + 60 + 18 + 3
+    assert network.ranks == {"r": 2, "s": 3, "t": 1}
+    assert network.carriers("t") == ((3, 2), (4, 0))
+    wider = network.resized({"t": 2})
+    assert wider.terms[1].ranks == {"s": 3, "t": 2} and wider.term_lengths == (2, 3)
+    assert {rank: network.useful_rank(rank) for rank in network.ranks} == {"r": 18, "s": 18, "t": 3}
+
+
+def test_one_term_is_the_network_itself() -> None:
+    network = Network.parse("o r, r i -> o i", {"o": 2, "i": 3, "r": 1})
+    assert network.terms == (network,) and network.term_slices == (slice(0, 2),) and network.term_lengths == ()
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("o r, r i + o r, r i -> o i", r"the ranks \['r'\] of .* stand in more than one term; name them apart"),
+        ("o r, r i + o s, s -> o i", r"the statement 'o s, s -> o i' has modes \['i'\] that no factor carries; add them to a factor"),
+        ("o r, r i + o i s, r -> o i", r"has ranks \['s'\] on one factor only"),
+        ("o r, r i + o s i -> o i", r"has ranks \['s'\] on one factor only"),
+        ("o r, r i + -> o i", r"has modes \['o', 'i'\] that no factor carries"),
+        ("o r, r i + s! -> o i", "is not a statement; write index names"),
+    ],
+)
+def test_bad_sums(statement: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Network.parse(statement, {"o": 2, "i": 3, "r": 1, "s": 1})
+
+
+@pytest.mark.parametrize("lengths", [(2,), (1, 1), (2, 1), (2, 2, 0), (3, 2, -1)])
+def test_terms_that_do_not_hold_all_factors(lengths: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"the 4 factors of .* are in terms of .*; give two terms or more that hold all of them"):
+        Network.of([("o", "r"), ("r", "i"), ("o", "s"), ("s", "i")], ("o", "i"), {"o": 2, "i": 3, "r": 1, "s": 1}, lengths)
+
+
+@pytest.mark.parametrize(
+    ("statement", "ranks", "bound"),
+    [
+        ("o1 o2 r, r i1 i2 -> o1 o2 i1 i2", {"r": 5}, 5),
+        ("o1 r, o2 r, r i1, r i2 -> o1 o2 i1 i2", {"r": 5}, 5),
+        ("o1 r, r o2 s, s i1 t, t i2 -> o1 o2 i1 i2", {"r": 4, "s": 7, "t": 2}, 7),
+        (RING, {"a": 2, "b": 3, "c": 5, "d": 3}, 10),
+        ("r o1 i1, r o2 i2 -> o1 o2 i1 i2", {"r": 1}, 4 * 3),
+        ("r o1 i1, r o2 i2 -> o1 o2 i1 i2", {"r": 9}, 15),  # never above the smaller side of the matrix
+        ("o1 o2 r, r i1 i2, o1 o2 s, s i1 i2 -> o1 o2 i1 i2", {"r": 2, "s": 3}, 6),
+        ("o1 o2 r, r i1 i2 + o1 o2 s, s i1 i2 -> o1 o2 i1 i2", {"r": 2, "s": 3}, 5),
+        ("o1 o2 r, r i1 i2 + s o1 i1, s o2 i2 -> o1 o2 i1 i2", {"r": 2, "s": 1}, 14),
+        ("g o1 r, g r i1 -> g o1 i1", {"r": 2, "g": 3}, 4),  # groups count as input modes
+    ],
+)
+def test_matrix_rank_bound(statement: str, ranks: dict[str, int], bound: int) -> None:
+    assert Network.parse(statement, {**SIZES, **ranks}).matrix_rank_bound() == bound
 
 
 def test_components() -> None:

@@ -39,6 +39,36 @@ def test_als_recovers_planted_tensors_of_any_network(statement: str):
     assert float(als(planted(network), network, sweeps=300).errors.max()) < 1e-5
 
 
+SUM = "x a, a y z + x b y, b z + x y c, z c -> x y z"
+
+
+@pytest.mark.parametrize("statement", [SUM, "r x y, r z + s x, s y z -> x y z", "x a, y a, z a + x b, b y z -> x y z"])
+def test_als_recovers_planted_sums_of_networks(statement: str):
+    names = set(statement.replace(",", " ").replace("+", " ").replace("->", " ").split())
+    network = Network.parse(statement, {name: 6 if name in "xyz" else 2 for name in names})
+    solution = als(planted(network, 2), network, sweeps=300, tolerance=1e-12)
+    assert float(solution.errors.max()) < 1e-5
+    assert bool((solution.history.diff(dim=0) <= 1e-12).all())
+    torch.testing.assert_close(solution.errors, relative_errors(planted(network, 2), network, solution.factors))
+
+
+def test_a_sum_of_two_products_is_one_product_of_both_ranks():
+    """Alternating over the terms reaches the singular value decomposition of the sum of the ranks."""
+    network = Network.parse("o r, r i + o s, s i -> o i", {"o": 9, "i": 8, "r": 2, "s": 1})
+    target = noise(2, 9, 8)
+    best = torch.linalg.svdvals(target)[:, 3:].square().sum(1).sqrt() / target.flatten(1).norm(dim=1)
+    torch.testing.assert_close(als(target, network, sweeps=500, tolerance=1e-12).errors, best, rtol=1e-4, atol=0)
+
+
+def test_als_goes_on_from_the_factors_of_a_sum():
+    """Of another scale than one: the first factor of each term takes it."""
+    network = Network.parse(SUM, {**dict.fromkeys("xyz", 5), **dict.fromkeys("abc", 2)})
+    factors = [100 ** (1 / 2) * noise(1, *shape, seed=k) for k, shape in enumerate(network.shapes)]
+    target = rebuild(network, factors)
+    assert float(als(target, network, sweeps=2, start=factors).history[0]) < 1e-4
+    assert float(als(target, network, sweeps=2).history[0]) > 0.01
+
+
 def test_cp_als_recovers_planted_kernels():
     network = cp(12, 9, 10, 4)
     assert float(cp_als(planted(network, 3), network, sweeps=300).errors.max()) < 1e-3  # the ridge keeps it from being exact

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from tenfold.buckets import bucket
 from tenfold.contract import Positions
 from tenfold.fold import make_fold
-from tenfold.formats import CP, SVD, TT, TTM
+from tenfold.formats import CP, KT, STT, SVD, TT, TTM
 from tenfold.network import Network
-from tenfold.weight import FactorizedWeight, bucket
+from tenfold.weight import FactorizedWeight
 
 MATRIX = make_fold([("o", 20), ("i", 30)], 2)
 PADDED = make_fold([("o", 20), ("i", 29)], 2, in_modes=(5, 6), out_modes=(3, 7))
@@ -180,3 +181,68 @@ def test_any_network_is_a_weight() -> None:
     assert_close(weight.dense(), (a @ b) * (c @ d))
     x = torch.randn(5, 6, dtype=torch.float64)
     assert_close(weight.apply(x), x @ weight.dense().mT)
+
+
+SUM = make_fold([("o", 23), ("i", 29)], 3, in_modes=(2, 5, 3), out_modes=(3, 2, 4))
+GROUPS = KT(rank=(2, 3), groups=((2, 1), (1, 2)))
+
+
+def test_a_sum_of_networks_is_the_sum_of_its_terms() -> None:
+    """All verbs, with padding, and the gradients of every term."""
+    weight = weight_of(SUM, GROUPS)
+    parts = [
+        FactorizedWeight(term, SUM, [factor.detach() for factor in weight.factors[part]])
+        for term, part in zip(weight.network.terms, weight.network.term_slices, strict=True)
+    ]
+    total = parts[0].dense() + parts[1].dense()
+    assert_close(weight.dense(), total)
+    x = torch.randn(5, 29, dtype=torch.float64)
+    flow = torch.randn(5, 23, dtype=torch.float64)
+    assert_close(weight.apply(x), x @ total.mT)
+    weight.apply(x).backward(flow)
+    (x @ total.mT).backward(flow)
+    for mine, other in zip(weight.factors, [factor for part in parts for factor in part.factors], strict=True):
+        assert_close(mine.grad, other.grad)
+    with torch.no_grad():
+        weight.eval()
+        for _ in range(2):
+            assert_close(weight.apply(x), x @ total.mT)
+        assert weight.dense() is weight.dense()
+        assert str(weight.plan_apply(16, True, 0)) != str(weight.plan_apply(16, True, 1))
+
+
+def test_rows_and_convolutions_of_a_sum() -> None:
+    table = weight_of(make_fold([("i", 29), ("o", 23)], 3, in_modes=(2, 5, 3), out_modes=(3, 2, 4)), GROUPS)
+    assert_close(table.rows(torch.arange(29)), table.dense())
+    fold = make_fold([("o", 24), ("i", 8), ("k", 3)], 3, in_modes=(2, 2, 2), out_modes=(3, 1, 4), groups=2)
+    kernel = weight_of(fold, GROUPS)
+    x = torch.randn(3, 16, 9, dtype=torch.float64)
+    found = kernel.convolve(x, lambda x, w, groups: F.conv1d(x, w, groups=groups), Positions(9, 7, (3,), False))
+    assert_close(found, F.conv1d(x, kernel.dense(), groups=2))
+
+
+def test_start_and_truncation_of_a_sum() -> None:
+    """Each of two terms has half of the variance; a slice is cut from its own term only."""
+    weight = weight_of(SUM, GROUPS)
+    squares = torch.zeros(2, dtype=torch.float64)
+    for seed in range(200):
+        weight.init_normal_(0.5, generator=torch.Generator().manual_seed(seed))
+        for number, part in enumerate(weight.network.term_slices):
+            term = FactorizedWeight(weight.network.terms[number], SUM, [factor.detach() for factor in weight.factors[part]])
+            squares[number] += term.dense().detach().square().mean() / 200
+    assert_close(squares, torch.full((2,), 0.125, dtype=torch.float64), rtol=0.1, atol=0)
+    with torch.no_grad():
+        weight.factors[2][1] = 0
+    smaller = weight.truncated("r2", [0, 2])
+    assert smaller.network.ranks == {"r1": 2, "r2": 2} and smaller.network.term_lengths == (2, 2)
+    assert_close(smaller.dense(), weight.dense())
+
+
+def test_a_weight_keeps_the_modes_of_its_fold_without_the_hints() -> None:
+    format = STT(rank=2)
+    gated = make_fold([("o", 24), ("i", 12)], 2, out_modes=(2, 3), in_modes=(4, 3), gates=4)
+    for one, fold in ((format, format.fold(MATRIX)), (TTM(rank=2), gated)):
+        weight = weight_of(fold, one)
+        assert weight.fold == fold.plain and weight.fold.sizes == fold.sizes
+        x = torch.randn(3, fold.shape[1], dtype=torch.float64)
+        assert_close(weight.apply(x), x @ weight.dense().mT)

@@ -9,7 +9,7 @@ from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.network import Network
 from tenfold.solvers.solution import Solution
-from tenfold.solvers.tt_svd import tt_svd
+from tenfold.solvers.tt_svd import chain_errors, tt_svd
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class TT(Format):
 
     Output modes first, then the kernel positions together, then input modes. Parameters: sum of rank x mode x rank. The matrix
     has at most the rank of the bond between output and input: very cheap and very narrow; TTM has no such bottleneck.
+    Prefer it for very small maps whose matrix is of low rank.
 
     Source: Oseledets 2011, doi:10.1137/090752286.
     """
@@ -35,3 +36,6 @@ class TT(Format):
 
     def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
         return tt_svd(target, network)
+
+    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
+        return chain_errors(target, networks)

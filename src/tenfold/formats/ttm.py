@@ -9,7 +9,7 @@ from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.network import Network
 from tenfold.solvers.solution import Solution
-from tenfold.solvers.tt_svd import tt_svd
+from tenfold.solvers.tt_svd import chain_errors, tt_svd
 
 
 @dataclass(frozen=True)
@@ -31,3 +31,6 @@ class TTM(Format):
 
     def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
         return tt_svd(target, network)
+
+    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
+        return chain_errors(target, networks)

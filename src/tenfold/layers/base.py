@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from tenfold.buckets import bucket
 from tenfold.contract import ContractionPlan, Machine, Positions, plan_convolution, plan_linear, plan_rows, recount
 from tenfold.decompose import decompose
 from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.network import Network
-from tenfold.weight import FactorizedWeight, bucket
+from tenfold.weight import FactorizedWeight
 
 NOMINAL_BATCHES = (16, 256)  # FLOP are counted at these: the plan, and so the count, may differ between batch sizes
 
@@ -31,11 +32,11 @@ class Workload:
     def flops(self, network: Network) -> int:
         """FLOP for each sample in matrix products and convolutions, in eval (contractions of factors alone are kept)."""
         if self.is_lookup:
-            return plan_rows(network).flops * self.n_rows
-        return max(self.plan(network, batch).flops for batch in NOMINAL_BATCHES) * self.n_rows
+            return sum(plan_rows(term).flops for term in network.terms) * self.n_rows
+        return sum(max(self.plan(term, batch).flops for batch in NOMINAL_BATCHES) for term in network.terms) * self.n_rows
 
     def plan(self, network: Network, batch: int, is_cached: bool = True) -> ContractionPlan:
-        """The plan that a layer runs for a batch of samples on a CPU, in eval or (`is_cached=False`) in training.
+        """The plan that a layer runs for a batch of samples and one term on a CPU, in eval or (`is_cached=False`) in training.
 
         It is chosen as the layer chooses it, for a class of sizes; its FLOP are those of the sizes themselves.
         """
@@ -105,7 +106,7 @@ class FactorizedLayer(nn.Module, abc.ABC):
             raise TypeError(f"{cls.__name__}.from_dense got a {type(dense).__name__}; it needs a torch.nn.{cls.dense_type.__name__}")
         if reason := cls.unsupported(dense):
             raise ValueError(f"{cls.__name__}.from_dense got a layer with {reason}; leave the option out, or keep the torch layer")
-        fold = cls.fold_of(dense, cls.modes_of(format), in_modes, out_modes)
+        fold = format.fold(cls.fold_of(dense, cls.modes_of(format), in_modes, out_modes))
         weight: Any = dense.weight
         result = decompose([weight], fold, format.network(fold), format, names=[type(dense).__name__], sweeps=sweeps, seed=seed)
         return cls.around(dense, result[0].weight).train(dense.training)

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from tenfold.buckets import places
 from tenfold.contract import Positions
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer, Workload, uniform_std
-from tenfold.weight import FactorizedWeight, places
+from tenfold.weight import FactorizedWeight
 
 Sizes = int | Sequence[int]
 
@@ -157,7 +158,7 @@ class _Conv(ConvolutionLayer, abc.ABC):
         options: Any = self.dense_type(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, False, padding_mode, "meta", dtype
         )
-        fold = self.fold_of(options, self.modes_of(format), in_modes, out_modes)
+        fold = format.fold(self.fold_of(options, self.modes_of(format), in_modes, out_modes))
         factorized = FactorizedWeight(format.network(fold), fold, device=device, dtype=dtype)
         self._build(options, factorized, nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None)
         self.reset_parameters()

@@ -51,7 +51,7 @@ class _ConvTranspose(ConvolutionLayer, abc.ABC):
         options: Any = self.dense_type(
             in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, False, dilation, padding_mode, "meta", dtype
         )
-        fold = self.fold_of(options, self.modes_of(format), in_modes, out_modes)
+        fold = format.fold(self.fold_of(options, self.modes_of(format), in_modes, out_modes))
         factorized = FactorizedWeight(format.network(fold), fold, device=device, dtype=dtype)
         self._build(options, factorized, nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None)
         self.reset_parameters()

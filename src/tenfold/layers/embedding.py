@@ -165,7 +165,7 @@ class Embedding(EmbeddingLayer):
         options = nn.Embedding(
             num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, device="meta", dtype=dtype
         )
-        fold = self.fold_of(options, self.modes_of(format), in_modes, out_modes)
+        fold = format.fold(self.fold_of(options, self.modes_of(format), in_modes, out_modes))
         self._build(options, FactorizedWeight(format.network(fold), fold, device=device, dtype=dtype))
         self.reset_parameters()
 

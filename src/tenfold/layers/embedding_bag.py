@@ -63,7 +63,7 @@ class EmbeddingBag(EmbeddingLayer):
             num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq, mode, sparse,
             include_last_offset=include_last_offset, padding_idx=padding_idx, device="meta", dtype=dtype,
         )  # fmt: skip
-        fold = self.fold_of(options, self.modes_of(format), in_modes, out_modes)
+        fold = format.fold(self.fold_of(options, self.modes_of(format), in_modes, out_modes))
         self._build(options, FactorizedWeight(format.network(fold), fold, device=device, dtype=dtype))
         self.reset_parameters()
 

@@ -40,7 +40,9 @@ class Linear(FactorizedLayer):
         out_modes: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        fold = make_fold([("o", out_features), ("i", in_features)], self.modes_of(format), in_modes=in_modes, out_modes=out_modes)
+        fold = format.fold(
+            make_fold([("o", out_features), ("i", in_features)], self.modes_of(format), in_modes=in_modes, out_modes=out_modes)
+        )
         self.factorized = FactorizedWeight(format.network(fold), fold, device=device, dtype=dtype)
         self.in_features, self.out_features = in_features, out_features
         self.register_parameter("bias", nn.Parameter(torch.empty(out_features, device=device, dtype=dtype)) if bias else None)

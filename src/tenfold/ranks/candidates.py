@@ -42,7 +42,7 @@ def shapes_of(layer: Found, format: Format, workload: Workloads | None, fold: Fo
 
 def explicit(format: Format, network: Network) -> Format:
     """The format with the ranks of a network of it."""
-    ranks = tuple(network.ranks.values())
+    ranks = format.ranks_of(network)
     return replace(format, rank=ranks[0] if len(ranks) == 1 else ranks)
 
 
@@ -63,15 +63,22 @@ def candidates(
     shapes = shapes_of(layers[0], format, workload, fold)
     if not shapes:
         return [[] for _ in layers]
-    single = [without_groups(network) for _, network, _ in shapes]
-    plain = [group_tensors(fold, one.weight.detach().double()) for one in layers]
-    white = [metric.whiten(fold, single[0], tensor) if metric else tensor for metric, tensor in zip(metrics, plain, strict=True)]
-    target = torch.cat(white)
-    errors = format.errors(target, single, sweeps=sweeps, seed=seed)
-    squared = (errors**2).reshape(len(shapes), len(layers), -1)
-    power = target.flatten(1).square().sum(1).reshape(1, len(layers), -1)
-    joint: Tensor = (squared * power).sum(-1) / power.sum(-1).clamp_min(1e-300)
+    targets = [grouped(one, fold, shapes[0][1], metric) for one, metric in zip(layers, metrics, strict=True)]
+    errors = format.errors(torch.cat(targets), [without_groups(network) for _, network, _ in shapes], sweeps=sweeps, seed=seed)
+    squared = errors.square().reshape(len(shapes), len(layers), -1)
     return [
-        [Candidate(f, network.numel, flops, float(joint[k, n]), fold) for k, (f, network, flops) in enumerate(shapes)]
-        for n in range(len(layers))
+        [Candidate(f, network.numel, flops, joint_error(squared[k, n], target), fold) for k, (f, network, flops) in enumerate(shapes)]
+        for n, target in enumerate(targets)
     ]
+
+
+def grouped(layer: Found, fold: Fold, network: Network, metric: Whitening | None) -> Tensor:
+    """What a solver is given: (groups, *modes) in float64, whitened where there is a metric."""
+    tensor = group_tensors(fold, layer.weight.detach().double())
+    return tensor if metric is None else metric.whiten(fold, without_groups(network), tensor)
+
+
+def joint_error(squared: Tensor, target: Tensor) -> float:
+    """The squared relative error of all groups together, from that of each (groups,) and the (groups, *modes) target."""
+    power = target.flatten(1).square().sum(1)
+    return float((squared * power).sum() / power.sum().clamp_min(1e-300))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tenfold.decompose import decompose
 from tenfold.progress import Progress, silent
-from tenfold.ranks.candidates import Candidate
+from tenfold.ranks.candidates import Candidate, grouped, joint_error
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found, call, probing
 
@@ -68,8 +68,9 @@ def _effect(
     if offer.fold.axis("i").padding:
         metric = None
     weight: Any = layer.module.weight
+    network = offer.format.network(offer.fold)
     made = decompose(
-        [weight], offer.fold, offer.format.network(offer.fold), offer.format, names=[layer.name], whitenings=[metric],
+        [weight], offer.fold, network, offer.format, names=[layer.name], whitenings=[metric],
         sweeps=PROBE_SWEEPS, seed=seed, warn=False,
     )[0]  # fmt: skip
     kept = weight.detach().clone()
@@ -78,7 +79,7 @@ def _effect(
         output = first_tensor(call(model, inputs))
     finally:
         weight.copy_(kept)
-    planned = max(float(made.solution.errors.square().mean()), 1e-12)
+    planned = max(joint_error(made.solution.errors.square(), grouped(layer, offer.fold, network, metric)), 1e-12)
     scale = made.error_of(metric, kept) ** 2 / planned
     return Effect(divergence(reference, output) / planned, min(max(scale, 1e-3), 1e3))
 

@@ -1,23 +1,23 @@
 """Alternating least squares for any network.
 
 The dense tensor is linear in each factor, so each factor has a closed-form update from two contractions: the Gram matrix of all
-other factors and the right-hand side. `descent` says how sweeps of such updates are driven.
+other factors and the right-hand side, see `update`. `descent` says how sweeps of such updates are driven.
 
 Source: Kolda and Bader 2009, doi:10.1137/07070111X, section 3.4, there for CP.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from tenfold.contract.pairs import BATCH, contract_in_pairs
-from tenfold.contract.run import run_pairs
-from tenfold.contract.steps import Pair
 from tenfold.network import Network
-from tenfold.solvers.descent import Descent, Sweep, first_ridge, solve_gram
-from tenfold.solvers.solution import Solution, check_target, equalise, finish
+from tenfold.solvers.descent import Descent, Sweep, first_ridge
+from tenfold.solvers.solution import Solution, check_target, equalise, finish, rebuild
+from tenfold.solvers.update import Update
+
+NEXT_SEED = 7919  # from one start to the next, so that neighbouring seeds share none
 
 
 def als(
@@ -31,6 +31,7 @@ def als(
     tolerance: float = 1e-7,
     dtype: torch.dtype = torch.float32,
     start: Sequence[Tensor] | None = None,
+    starts: int = 1,
 ) -> Solution:
     """Factors that minimise ||T - T~||^2 + ridge ||T||^(2 - 2/C) sum of ||factor||^2 (C factors), for each tensor of a batch.
 
@@ -40,6 +41,7 @@ def als(
         share: the ridge of a tensor is this part of its squared error after half of the sweeps, if that is more than `ridge`.
         dtype: of the first sweeps; the last ones run in float64.
         start: batched factors to start from; left out, they are drawn from `seed`.
+        starts: so many random starts, all fitted as one batch; the best fit of each tensor counts.
 
     Raises:
         ValueError: another shape, or values that are not finite.
@@ -48,13 +50,25 @@ def als(
     target = target.double()
     scale = norms(target)
     unit = target / scale.reshape(-1, *[1] * (target.dim() - 1))
+    batch = len(target)
     if start is not None:
-        factors = [start[0].double() / scale.reshape(-1, *[1] * (start[0].dim() - 1)), *(factor.double() for factor in start[1:])]
+        first = {part.start for part in network.term_slices}
+        factors = [
+            factor.double() / (scale.reshape(-1, *[1] * (factor.dim() - 1)) if number in first else 1)
+            for number, factor in enumerate(start)
+        ]
     else:
-        factors = random_factors(network, target.shape[0], seed, target.device)
-    descent = Descent(ridge, share, first_ridge(network) if start is None else 0.0, sweeps, tolerance, dtype)
-    factors, history, done = descent.run(lambda kind: _general_sweep(unit.to(kind), network), factors)
-    return finish("als", target, network, restore(factors, scale), history, done)
+        draws = [random_factors(network, batch, seed + NEXT_SEED * number, target.device) for number in range(starts)]
+        factors = [torch.cat(same) for same in zip(*draws, strict=True)]
+        unit = torch.cat([unit] * starts)
+    descent = Descent(ridge, share, first_ridge(network.terms[0]) if start is None else 0.0, sweeps, tolerance, dtype)
+    make_sweep = _sum_sweep if network.term_lengths else _general_sweep
+    factors, history, done = descent.run(lambda kind: make_sweep(unit.to(kind), network), factors)
+    if len(unit) > batch:
+        best = history[-1].reshape(-1, batch).argmin(0) * batch + torch.arange(batch, device=target.device)
+        factors, history, done = [factor[best] for factor in factors], history[:, best], done[best]
+    restored = [factor for part in network.term_slices for factor in restore(factors[part], scale)]
+    return finish("als", target, network, restored, history, done)
 
 
 def random_factors(network: Network, batch: int, seed: int, device: torch.device) -> list[Tensor]:
@@ -79,87 +93,38 @@ def restore(factors: list[Tensor], scale: Tensor) -> list[Tensor]:
 
 def _general_sweep(target: Tensor, network: Network) -> Sweep:
     """One update of every factor, the smallest one last: it also tells the error."""
-    order = sorted(range(len(network.factors)), key=lambda k: torch.Size(network.shapes[k]).numel(), reverse=True)
-    updates = [_Update.of(target, network, number) for number in order]
+    updates = [update.laid_out(target) for update in _updates(network)]
     squared = target.flatten(1).square().sum(1)
 
     def sweep(factors: list[Tensor], ridge: Tensor) -> tuple[list[Tensor], Tensor]:
         factors, error = list(factors), squared
-        for update in updates:
-            gram, right = update.system(factors)
-            new = solve_gram(gram, right, ridge)
-            factors[update.number] = update.shaped(new)
-            if update is updates[-1]:
-                error = squared - (new * (2 * right - new @ gram)).flatten(1).sum(1)
+        for update, own in updates:
+            factors[update.number], gain = update.solve(own, factors, ridge)
+            error = squared - gain
         return factors, error
 
     return sweep
 
 
-@dataclass(frozen=True)
-class _Update:
-    """The least-squares update of one factor: Gram and right-hand side as two planned contractions.
+def _sum_sweep(target: Tensor, network: Network) -> Sweep:
+    """One update of every factor of every term of a sum: each term in turn is fitted to what the others leave."""
+    terms = list(zip(network.terms, network.term_slices, map(_updates, network.terms), strict=True))
 
-    Gram (batch, shared modes, R, R): all other factors with themselves. Right-hand side (batch, shared modes, own modes, R): the
-    target with all other factors. Shared modes stand on this factor and on another one; own modes on this factor only.
-    """
+    def sweep(factors: list[Tensor], ridge: Tensor) -> tuple[list[Tensor], Tensor]:
+        factors = list(factors)
+        parts = [rebuild(term, factors[part]) for term, part, _ in terms]
+        left = target - torch.stack(parts).sum(0)
+        for (term, part, updates), old in zip(terms, parts, strict=True):
+            wanted, mine = left + old, factors[part]
+            for update in updates:
+                mine[update.number], _ = update.solve(wanted, mine, ridge)
+            factors[part] = mine
+            left = wanted - rebuild(term, mine)
+        return factors, left.flatten(1).square().sum(1)
 
-    number: int
-    target: Tensor
-    gram_pairs: tuple[Pair, ...]
-    gram_perm: tuple[int, ...]
-    right_pairs: tuple[Pair, ...]
-    right_perm: tuple[int, ...]
-    right_shape: tuple[int, ...]
-    sizes: tuple[int, int, int]
-    perm: tuple[int, ...]
-
-    @classmethod
-    def of(cls, target: Tensor, network: Network, number: int) -> "_Update":
-        mine = network.factors[number]
-        others = [indices for k, indices in enumerate(network.factors) if k != number]
-        elsewhere = {i for indices in others for i in indices}
-        shared = [i for i in mine if i in network.modes and i in elsewhere]
-        own = [i for i in mine if i in network.modes and i not in elsewhere]
-        ranks = [i for i in mine if i not in network.modes]
-        twin = {rank: f"{rank}'" for rank in network.ranks}
-        sizes = {**network.sizes, **{twin[r]: n for r, n in network.ranks.items()}, BATCH: 1}
-        mirrored = [tuple(twin.get(i, i) for i in indices) for indices in others]
-        operands = [(BATCH, *indices) for indices in (*others, *mirrored)]
-        output = (BATCH, *shared, *ranks, *(twin[r] for r in ranks))
-        gram_pairs, found = contract_in_pairs(operands, output, sizes)
-        gram_perm = tuple(found.index(i) for i in output)
-        order = (*shared, *own, *ranks)
-        right_pairs, found = contract_in_pairs([(BATCH, *network.modes), *((BATCH, *i) for i in others)], (BATCH, *order), sizes)
-        right_perm = tuple(found.index(i) for i in (BATCH, *order))
-        target, right_pairs = _laid_out(target, right_pairs)
-        groups = [torch.Size(network.sizes[i] for i in group).numel() for group in (shared, own, ranks)]
-        shape = (-1, *(network.sizes[i] for i in order))
-        perm = (0, *(order.index(i) + 1 for i in mine))
-        return cls(number, target, gram_pairs, gram_perm, right_pairs, right_perm, shape, (groups[0], groups[1], groups[2]), perm)
-
-    def system(self, factors: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The Gram matrices (batch, shared, R, R) and the right-hand sides (batch, shared, own, R)."""
-        others = [factor for k, factor in enumerate(factors) if k != self.number]
-        shared, own, ranks = self.sizes
-        gram = run_pairs([*others, *others], self.gram_pairs).permute(self.gram_perm).reshape(-1, shared, ranks, ranks)
-        right = run_pairs([self.target, *others], self.right_pairs).permute(self.right_perm).reshape(-1, shared, own, ranks)
-        return gram, right
-
-    def shaped(self, solved: Tensor) -> Tensor:
-        """The factor from the solution (batch, shared, own, R)."""
-        return solved.reshape(self.right_shape).permute(self.perm).contiguous()
+    return sweep
 
 
-def _laid_out(target: Tensor, pairs: tuple[Pair, ...]) -> tuple[Tensor, tuple[Pair, ...]]:
-    """The target in the layout in which its pair needs it, so that no sweep moves it."""
-    result = []
-    for pair in pairs:
-        if pair.left == 0:
-            target = target.permute(pair.left_perm).reshape(pair.left_shape).contiguous()
-            pair = replace(pair, left_perm=tuple(range(target.dim())))
-        elif pair.right == 0:
-            target = target.permute(pair.right_perm).reshape(pair.right_shape).contiguous()
-            pair = replace(pair, right_perm=tuple(range(target.dim())))
-        result.append(pair)
-    return target, tuple(result)
+def _updates(network: Network) -> list[Update]:
+    order = sorted(range(len(network.factors)), key=lambda k: math.prod(network.shapes[k]), reverse=True)
+    return [Update.of(network, number) for number in order]

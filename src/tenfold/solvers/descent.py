@@ -27,6 +27,8 @@ GROWTH, SHRINK, START, LIMIT = 1.1, 0.5, 1.0, 3.0  # of the extrapolation step; 
 FIRST = 0.2  # what the falling ridge charges at first for up to three factors, relative to ||T||^2 ...
 FALL = 1e-3  # ... and to what part of it the ridge falls within half of the sweeps
 CAUTION = 0.25  # times FIRST for each factor above three: a weak term dies more easily where it has more factors
+FIRST_BOND = 1.0  # instead of both where every rank joins two factors: at this strength planted rings are found from most starts
+LOWERED = 0.25  # the last ridge follows the error down once its share has fallen to this part of it
 DUST = 1e-2  # noise added to the factors every WINDOW sweeps while the ridge falls, relative to their root mean square
 WINDOW = 5  # sweeps over which a gain is measured: a single sweep may gain nothing where the extrapolation swings back
 SETTLED = 2e-3  # a fit counts as converged where its last sweeps lowered the objective by less than this part of it each
@@ -65,7 +67,8 @@ class Descent:
 
     Args:
         ridge: the least ridge.
-        share: the ridge of a tensor is this part of its squared error when the ridge stops falling, if that is more.
+        share: the ridge of a tensor is this part of its squared error, if that is more: when the ridge stops falling, and again when the
+            error has become much lower since.
         first_ridge: where the ridge begins; 0 for factors that are good already, then it does not fall.
         sweeps: at most so many; stops where sweeps lower the objective by less than `tolerance` of it each.
         dtype: of the first sweeps; the last ones run in float64.
@@ -109,7 +112,11 @@ class Descent:
                 self.last_ridge = last_ridge = torch.maximum(least, self.share * best.error)
                 now, before, totals = best, best.row, [best.total(last_ridge)]
             elif len(totals) % WINDOW == 0:
-                if self._is_finished(best.error, totals, kind):
+                lower = torch.maximum(least, self.share * best.error)
+                if self.last_ridge is not None and bool((lower < LOWERED * last_ridge).any()):
+                    self.last_ridge = last_ridge = torch.where(lower < LOWERED * last_ridge, lower, last_ridge)
+                    totals = [best.total(last_ridge)]
+                elif self._is_finished(best.error, totals, kind):
                     break
                 now, before = self._tended(now, before, shapes)
             ridge = last_ridge if self.last_ridge is not None else least.clamp_min(self._fall())
@@ -156,7 +163,9 @@ def first_ridge(network: Network) -> float:
     """A ridge that charges FIRST for random factors of equal norms whose product has norm 1."""
     log_norm = sum(math.log(math.prod(shape)) for shape in network.shapes) - sum(math.log(size) for _, size in network.index_sizes)
     n_factors = len(network.factors)
-    return FIRST * CAUTION ** max(0, n_factors - 3) / (n_factors * math.exp(log_norm / n_factors))
+    has_hyper_edge = any(len(network.carriers(rank)) > 2 for rank in network.ranks)
+    first = FIRST * CAUTION ** max(0, n_factors - 3) if has_hyper_edge else FIRST_BOND
+    return first / (n_factors * math.exp(log_norm / n_factors))
 
 
 def _gain(totals: list[Tensor]) -> Tensor:

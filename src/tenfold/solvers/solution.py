@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,10 +61,31 @@ def finish(
     return Solution(algorithm, factors, errors, history, done, _intensity(target, network, factors) > INTENSITY_LIMIT)
 
 
+def best_of(solutions: Sequence[Solution]) -> Solution:
+    """For each tensor the solution with the least error; the histories are as long as the longest one."""
+    if len(solutions) == 1:
+        return solutions[0]
+    best = torch.stack([one.errors for one in solutions]).argmin(0)
+    each = torch.arange(len(best), device=best.device)
+    length = max(len(one.history) for one in solutions)
+    histories = [torch.cat([one.history, one.history[-1:].expand(length - len(one.history), -1)]) for one in solutions]
+    return Solution(
+        solutions[int(best[0])].algorithm,
+        [torch.stack(same)[best, each] for same in zip(*(one.factors for one in solutions), strict=True)],
+        torch.stack([one.errors for one in solutions])[best, each],
+        torch.stack(histories)[best, :, each].T,
+        torch.stack([one.is_converged for one in solutions])[best, each],
+        torch.stack([one.is_degenerate for one in solutions])[best, each],
+    )
+
+
 def rebuild(network: Network, factors: list[Tensor]) -> Tensor:
     """(batch, *network.shape) from batched factors."""
-    plan = plan_dense(network)
-    return torch.stack([dense(plan, [factor[b] for factor in factors]) for b in range(factors[0].shape[0])])
+    total = torch.zeros(())
+    for term, part in zip(network.terms, network.term_slices, strict=True):
+        plan, mine = plan_dense(term), factors[part]
+        total = total + torch.stack([dense(plan, [factor[b] for factor in mine]) for b in range(mine[0].shape[0])])
+    return total
 
 
 def relative_errors(target: Tensor, network: Network, factors: list[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ sides, so that no factor is much larger than the others when training goes on.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -51,6 +52,21 @@ def tt_svd(target: Tensor, network: Network) -> Solution:
 def truncated_svd(target: Tensor, network: Network) -> Solution:
     """The best approximation of a matrix at its rank (Eckart and Young 1936): a chain of two factors."""
     return tt_svd(target, network)
+
+
+def chain_errors(target: Tensor, networks: Sequence[Network]) -> Tensor:
+    """Relative errors (len(networks), batch) of chains that differ in their ranks only; with one bond from one spectrum for all."""
+    network = networks[0]
+    own, bonds = _chain(network)
+    if len(bonds) != 1:
+        return torch.stack([tt_svd(target, one).errors for one in networks])
+    order = [network.modes.index(mode) for modes in own for mode in modes]
+    rows = math.prod(network.sizes[mode] for mode in own[0])
+    matrix = target.double().permute(0, *(axis + 1 for axis in order)).reshape(target.shape[0], rows, -1)
+    tails = torch.linalg.svdvals(matrix).square().flip(-1).cumsum(-1).flip(-1)
+    shares = tails / tails[:, :1].clamp_min(1e-300)
+    ranks = [one.sizes[bonds[0]] for one in networks]
+    return torch.stack([shares[:, rank] if rank < shares.shape[1] else torch.zeros_like(shares[:, 0]) for rank in ranks]).sqrt()
 
 
 def svd_of(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
