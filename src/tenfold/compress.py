@@ -14,6 +14,7 @@ from tenfold.layers.base import FactorizedLayer
 from tenfold.network import Network
 from tenfold.plan import LayerPlan, Plan, explicit_plan
 from tenfold.progress import Progress, silent
+from tenfold.recurrent.opened import close_recurrent, open_recurrent, opened_view
 from tenfold.selection import Choice, Formats
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found, replace, survey, unwrapped
@@ -49,16 +50,19 @@ def compress(
     calibration = rereadable(calibration)
     if not isinstance(plan, Plan):
         plan = explicit_plan(model, plan, seed=seed)
-    work = _check(survey(model), plan)
+    view = opened_view(model)
+    work = _check(survey(view), plan)
     moments: Mapping[str, Whitening] = {}
     if calibration is not None:
-        moments = input_moments(model, [found for found, _ in work], calibration, progress=progress)
+        moments = input_moments(view, [found for found, _ in work], calibration, progress=progress)
     layers = _decompose(work, moments, sweeps, seed, progress)
     if not inplace:
         model = _copy_without(model, [found.module for found, _ in work])
+    model, opened = open_recurrent(model)
     targets = {one.name: one.module for one in survey(model)}
     for name, layer in layers.items():
         model = replace(model, targets[name], layer)
+    model = close_recurrent(model, opened)
     if calibration is not None:
         reestimate_norms(model, calibration, progress=progress)
     return model
@@ -71,7 +75,9 @@ def factorize(model: nn.Module, formats: Formats) -> nn.Module:
         formats: a format with a rank for all layers, or a mapping from names, patterns or layer types to formats.
     """
     model = unwrapped(model)
-    for found, row in _check(survey(model), explicit_plan(model, formats)):
+    plan = explicit_plan(model, formats)
+    model, opened = open_recurrent(model)
+    for found, row in _check(survey(model), plan):
         assert found.layer is not None
         fold, network, _ = _network(found, row)
         like: Any = found.module.weight
@@ -79,7 +85,7 @@ def factorize(model: nn.Module, formats: Formats) -> nn.Module:
         layer: Any = found.layer.around(found.module, weight)
         layer.reset_parameters()
         model = replace(model, found.module, layer.train(found.module.training))
-    return model
+    return close_recurrent(model, opened)
 
 
 def _check(found: Sequence[Found], plan: Plan) -> list[tuple[Found, LayerPlan]]:
@@ -149,8 +155,8 @@ def _copy_without(model: nn.Module, modules: Sequence[nn.Module]) -> nn.Module:
         memo[id(weight)] = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
     try:
         return copy.deepcopy(model, memo)
-    except RuntimeError as error:
-        raise RuntimeError(
+    except (RuntimeError, TypeError) as error:
+        raise type(error)(
             f"{type(model).__name__} cannot be copied ({error}); a model is needed that copy.deepcopy takes: remove weight_norm and the "
             "like from it, or give inplace=True"
         ) from error

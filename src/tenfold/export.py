@@ -17,6 +17,7 @@ from tenfold.files import write_bytes
 from tenfold.layers.base import FactorizedLayer
 from tenfold.model_file import load as load
 from tenfold.model_file import save as save
+from tenfold.recurrent.opened import close_recurrent
 from tenfold.survey import batch_size, call, eval_mode, unwrapped
 
 Inputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -28,11 +29,12 @@ ONNX_LIMIT = 2**31 - 1  # bytes of one protobuf message
 def to_dense(model: nn.Module) -> nn.Module:
     """A new model in which every factorised layer is the torch layer with the dense weight; the old model is untouched.
 
-    A layer that stands at several places stays one layer. Everything else is copied; a model from torch.compile comes back uncompiled.
+    A layer that stands at several places stays one layer; recurrent layers are torch's again. Everything else is copied; a model from
+    torch.compile comes back uncompiled.
     """
     model = unwrapped(model)
     layers = [module for module in model.modules() if isinstance(module, FactorizedLayer)]
-    return copy.deepcopy(model, {id(layer): _dense_of(layer) for layer in layers})
+    return close_recurrent(copy.deepcopy(model, {id(layer): _dense_of(layer) for layer in layers}))
 
 
 def _dense_of(layer: FactorizedLayer) -> nn.Module:

@@ -17,6 +17,11 @@ def _recurrent(x: Any, weight_ih: Any, weight_hh: Any, *_: Any, **__: Any) -> in
     return 2 * math.prod(x[:-1]) * (math.prod(weight_ih) + math.prod(weight_hh))
 
 
+def _recurrent_backward(x: Any, weight_ih: Any, weight_hh: Any, *_: Any, **__: Any) -> int:
+    """Its gradients: of the input and of the weights."""
+    return 2 * _recurrent(x, weight_ih, weight_hh)
+
+
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     """Scores and their product with the values, by the CPU kernel that torch's counter does not know."""
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
@@ -37,7 +42,11 @@ def without_fast_path() -> Iterator[None]:
 def flop_counter() -> Iterator[FlopCounterMode]:
     """Torch's counter, which also counts attention and LSTMs on a CPU; ask it when the context has ended."""
     aten = torch.ops.aten
-    known = {"mkldnn_rnn_layer": _recurrent, "_scaled_dot_product_flash_attention_for_cpu": _attention}
+    known = {
+        "mkldnn_rnn_layer": _recurrent,
+        "mkldnn_rnn_layer_backward": _recurrent_backward,
+        "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    }
     mapping: Any = {getattr(aten, name): formula for name, formula in known.items() if hasattr(aten, name)}
     with without_fast_path(), FlopCounterMode(display=False, custom_mapping=mapping) as counter:
         yield counter

@@ -18,6 +18,7 @@ from tenfold.layers.base import FactorizedLayer
 from tenfold.model_recipe import FORMAT_VERSION, LayerRecipe, check_recipe, read_recipe
 from tenfold.places import fill, modules_of, places_of, tensors_of
 from tenfold.plan_data import Plan
+from tenfold.recurrent.opened import KINDS, open_recurrent
 from tenfold.survey import replace, unwrapped
 from tenfold.weight import FactorizedWeight
 
@@ -39,6 +40,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, plan: Plan | None = 
     model = unwrapped(model)
     tensors, aliases = tensors_of(model)
     layers, modules = _layers_of(model)
+    opened = {name: type(module).__name__ for name, module in modules_of(model).items() if isinstance(module, KINDS)}
     from tenfold import __version__
 
     metadata = {
@@ -49,6 +51,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, plan: Plan | None = 
         "modules": json.dumps(modules),
         "aliases": json.dumps(aliases),
     }
+    if opened:
+        metadata["recurrent"] = json.dumps(opened)
     if plan is not None:
         metadata["plan"] = plan.to_text()
     write_safetensors(path, tensors, metadata)
@@ -73,6 +77,7 @@ def load(path: str | os.PathLike[str], build_model: Callable[[], nn.Module] | nn
     header = read_header(path)
     recipe = read_recipe(header)
     model = _structure(build_model)
+    model = open_recurrent(model, recipe.recurrent)[0]
     names = {name: [name] for name in recipe.layers}
     for alias, name in recipe.modules.items():
         names[name].append(alias)

@@ -1,4 +1,4 @@
-"""tenfold.nn: torch.nn's constructors plus `format=`. Every layer of tenfold.layers is here by its name."""
+"""tenfold.nn: torch.nn's constructors plus `format=`. Every layer of tenfold.layers is here by its name, and the recurrent ones."""
 
 from typing import Any
 
@@ -12,6 +12,12 @@ from tenfold.layers.conv_transpose import ConvTranspose3d as ConvTranspose3d
 from tenfold.layers.embedding import Embedding as Embedding
 from tenfold.layers.embedding_bag import EmbeddingBag as EmbeddingBag
 from tenfold.layers.linear import Linear as Linear
+from tenfold.recurrent import GRU as GRU
+from tenfold.recurrent import LSTM as LSTM
+from tenfold.recurrent import RNN as RNN
+from tenfold.recurrent import GRUCell as GRUCell
+from tenfold.recurrent import LSTMCell as LSTMCell
+from tenfold.recurrent import RNNCell as RNNCell
 
 
 def __getattr__(name: str) -> Any:

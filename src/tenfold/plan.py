@@ -18,6 +18,8 @@ from tenfold.progress import Progress, silent
 from tenfold.ranks.allocate import Option, allocate
 from tenfold.ranks.candidates import Candidate, candidates, explicit
 from tenfold.ranks.effect import Effect, effects
+from tenfold.ranks.folds import screened
+from tenfold.recurrent.opened import opened_view
 from tenfold.selection import Choice, Filter, Formats, select
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found, n_bytes, n_parameters, survey, unwrapped
@@ -44,7 +46,8 @@ def plan(
     Args:
         format: one for all layers; "auto": the best of CP, Tucker and SVD for each layer; or a mapping from names, patterns (`*`)
             or layer types to formats, where None leaves a layer dense (a full name counts first, then the first key that matches).
-            A format with a rank keeps it; without one the ranks are chosen. A text such as "ttm:rank=4,in=8x8" may give modes too.
+            A format with a rank keeps it; without one the ranks are chosen, and for a format that splits axes also the sizes and the
+            order of the modes. A text such as "ttm:rank=4,in=8x8" may give modes too.
         budget: what to keep: a fraction of parameters, or `Budget(params=.., flops=.., bytes=..)`.
         inputs: an example for the model: a tensor, a tuple of arguments or a mapping of keyword arguments. Needed to count FLOP.
         filter: a name pattern or layer type, several, or a function (module, name) -> bool; other layers stay dense.
@@ -57,7 +60,7 @@ def plan(
         TypeError: a weight is not real floating-point.
     """
     progress = progress or silent
-    model = unwrapped(model)
+    model = opened_view(unwrapped(model))
     calibration = rereadable(calibration)
     if inputs is None and calibration is not None:
         inputs = calibration_batch(calibration)
@@ -88,6 +91,7 @@ def explicit_plan(model: nn.Module, format: Formats, *, seed: int = 0) -> Plan:
     Raises:
         ValueError: a format has no rank, or does not fit a layer, or no layer can be factorised.
     """
+    model = opened_view(unwrapped(model))
     found = survey(model)
     chosen, reasons = select(found, format)
     _check(found, [], chosen, None)
@@ -135,14 +139,21 @@ def _offers(
 ) -> dict[str, list[Candidate]]:
     """The candidates of every layer; layers of the same shape are decomposed together."""
     offers: dict[str, list[Candidate]] = {one.name: [] for one in layers}
-    jobs: dict[tuple[Any, ...], list[Found]] = {}
+    shapes: dict[tuple[Any, ...], list[Found]] = {}
     for one in layers:
         load = steps.workload(one) if steps else None
         for choice in chosen[one.name]:
-            fold = choice.fold(one)
-            if isinstance(choice.format, CP | Tucker) and len(chosen[one.name]) > 1 and _n_kernel(fold) == 1:
+            folds = tuple(choice.folds(one))
+            if isinstance(choice.format, CP | Tucker) and len(chosen[one.name]) > 1 and _n_kernel(folds[0]) == 1:
                 continue  # for a matrix neither is better than its SVD, which is also tried
-            jobs.setdefault((choice.format, fold, load, one.name in moments), []).append(one)
+            shapes.setdefault((choice.format, folds, load, one.name in moments), []).append(one)
+    jobs: dict[tuple[Any, ...], list[Found]] = {}
+    for number, ((format, folds, load, has_moment), members) in enumerate(shapes.items()):
+        if len(folds) > 1:
+            progress("trying modes", number, len(shapes))
+        for one, kept in zip(members, screened(members, format, folds, load, seed=seed), strict=True):
+            for fold in kept:
+                jobs.setdefault((format, fold, load, has_moment), []).append(one)
     for number, ((format, fold, load, has_moment), members) in enumerate(jobs.items()):
         progress("trying ranks", number, len(jobs))
         usable = has_moment and fold.axis("i").padding == 0
@@ -225,6 +236,7 @@ def _row(one: Found, candidate: Candidate | None, reason: str, steps: Trace | No
 
 
 def _modes(fold: Fold, role: str) -> tuple[int, ...] | None:
-    """The modes of an axis where it is split or padded; None where it is one mode as it is."""
+    """The modes of an axis where it is split or padded, without that of gates; None where it is one mode as it is."""
     axis = fold.axis(role)
-    return axis.modes if len(axis.modes) > 1 or axis.padding else None
+    modes = axis.modes[1:] if role == "o" and fold.gate is not None else axis.modes
+    return modes if len(modes) > 1 or axis.padding else None

@@ -11,6 +11,7 @@ from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.formats import CP, SVD, Tucker, format_text, parse_format
 from tenfold.network import Network
+from tenfold.ranks.folds import other_folds
 from tenfold.survey import Found
 
 Formats: TypeAlias = Format | str | Mapping[Any, Format | str | None]
@@ -31,11 +32,17 @@ class Choice:
         """The fold of a layer. Raises ValueError naming the layer where the modes or the rank do not fit it."""
         assert layer.layer is not None
         try:
-            fold = layer.layer.fold_of(layer.module, layer.layer.modes_of(self.format), self.in_modes, self.out_modes)
+            fold = self.format.fold(layer.layer.fold_of(layer.module, layer.layer.modes_of(self.format), self.in_modes, self.out_modes))
             _ = self.format.widest(fold) if self.format.rank is None else self.format.network(fold)
         except ValueError as error:
             raise ValueError(f"layer {layer.name!r} with {format_text(self.format, self.in_modes, self.out_modes)}: {error}") from error
         return fold
+
+    def folds(self, layer: Found) -> list[Fold]:
+        """The fold of a layer, then those that a plan may choose instead where neither modes nor ranks are given."""
+        fold = self.fold(layer)
+        is_open = self.format.rank is None and self.in_modes is None and self.out_modes is None
+        return [fold, *(other_folds(layer, self.format, fold) if is_open else [])]
 
     def network(self, layer: Found) -> tuple[Fold, Network]:
         """The fold and the network of a layer. Raises ValueError naming the layer where there is no rank or something does not fit."""
@@ -80,7 +87,8 @@ def _choices(found: Sequence[Found], format: Formats) -> dict[str, tuple[Choice,
         return {one.name: _as_choices(format) for one in found if one.layer}
     result: dict[str, tuple[Choice, ...]] = {}
     names = {name for one in found for name in one.names}
-    for key, value in sorted(format.items(), key=lambda item: item[0] not in names):
+    owners = {name for one in found for name in one.owner_names}
+    for key, value in sorted(format.items(), key=lambda item: 0 if item[0] in names else 1 if item[0] in owners else 2):
         hits = _hits(key, found)
         if blocked := [one for one in hits if not one.layer and key in one.names and _as_choices(value)]:
             raise ValueError(f"{key!r} asks for a format, but {blocked[0].reason}; take it out of the mapping")
@@ -119,9 +127,9 @@ def _hits(key: Any, found: Sequence[Found]) -> list[Found]:
     if not isinstance(key, str | type):
         raise TypeError(f"{key!r} names no layer; a name, a pattern such as 'layer1.*' or a layer type is needed: give one of them")
     if isinstance(key, type):
-        hits = [one for one in found if isinstance(one.module, key)]
+        hits = [one for one in found if one.is_a(key)]
     else:
-        hits = [one for one in found if key in one.names or any(fnmatch.fnmatchcase(name, key) for name in one.names)]
+        hits = [one for one in found if any(name == key or fnmatch.fnmatchcase(name, key) for name in (*one.names, *one.owner_names))]
     if not hits:
         kinds = f"{key.__name__}" if isinstance(key, type) else repr(key)
         raise ValueError(

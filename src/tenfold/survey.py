@@ -13,6 +13,8 @@ from torch.nn.utils import parametrize
 
 from tenfold.layers import all_layers
 from tenfold.layers.base import FactorizedLayer
+from tenfold.recurrent.base import Recurrent
+from tenfold.recurrent.cells import Cell
 
 # what belongs to a place in the model and not to the layer that stands there
 _HOOKS = (
@@ -23,13 +25,29 @@ _HOOKS = (
 
 @dataclass(frozen=True)
 class Found:
-    """One layer of a model: its name, all names that it has, and the factorised layer that can stand for it, or the reason why none."""
+    """One layer of a model: its name, all names that it has, and the factorised layer that can stand for it, or the reason why none.
+
+    owner: the recurrent layer of which it is one map, if it is.
+    """
 
     name: str
     names: tuple[str, ...]
     module: nn.Module
     layer: type[FactorizedLayer] | None
     reason: str
+    owner: nn.Module | None = None
+
+    @property
+    def owner_names(self) -> tuple[str, ...]:
+        """The names of the recurrent layer of which it is one map; none for any other layer."""
+        return tuple(name.rpartition(".")[0] for name in self.names) if self.owner is not None else ()
+
+    def is_a(self, kind: type) -> bool:
+        """Whether a layer type stands for it: its own type, for a map only the type of the recurrent layer, torch's or tenfold's."""
+        if self.owner is None:
+            return isinstance(self.module, kind)
+        owner: Any = self.owner
+        return isinstance(owner, kind) or issubclass(owner.dense_type, kind)
 
     @property
     def weight(self) -> Tensor:
@@ -76,12 +94,13 @@ def survey(model: nn.Module) -> list[Found]:
         if not is_compiled(module):
             names.setdefault(module, []).append(clean_name(name))
     users = _users_of_parameters(names)
+    owners = {child: module for module in names if isinstance(module, Recurrent | Cell) for child in module.children()}
     found = []
     inside: set[nn.Module] = set()
     for module, all_names in names.items():
         if module in inside:
             continue
-        layer, reason = None, "already factorised"
+        layer, reason = None, "it is factorised already"
         if isinstance(module, FactorizedLayer):
             inside |= set(module.modules())
         elif any(is_lazy(p) or p.dim() >= 2 for p in _own_parameters(module)):
@@ -90,7 +109,7 @@ def survey(model: nn.Module) -> list[Found]:
                 inside |= set(_parametrizations(module).modules())
         else:
             continue
-        found.append(Found(all_names[0], tuple(dict.fromkeys(all_names)), module, layer, reason))
+        found.append(Found(all_names[0], tuple(dict.fromkeys(all_names)), module, layer, reason, owners.get(module)))
     return found
 
 

@@ -44,6 +44,9 @@ class Trace:
 
     def _load(self, found: Found, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Workload:
         assert found.layer is not None
+        n_axes = len(inputs)
+        if n_axes > 2 and inputs[0] != self.batch and inputs[1] == self.batch:  # steps first, as inside of recurrent layers
+            inputs, outputs = (inputs[1], inputs[0], *inputs[2:]), (outputs[1], outputs[0], *outputs[2:])
         if inputs[0] == self.batch:
             return found.layer.workload(found.module, inputs, outputs)
         # the model has folded other axes into the first one, or it is not the batch: then it counts as often as it holds a sample

@@ -80,15 +80,15 @@ def test_resnet20_keeps_half_of_the_flops(tmp_path: Path):
 
 
 def test_character_lstm(tmp_path: Path):
-    """Embedding and output layer are factorised; the recurrent layer has a row with a reason. Kept: 0.9 of the parameters."""
+    """Every matrix of the recurrent layer has a row; the plan, the file and the way back know them. Kept: half of the parameters."""
     model = pretrained("charlstm_bronte")
     ids = torch.randint(108, (3, 7))
-    made = plan(model, budget=0.95, inputs=ids)
+    made = plan(model, budget=0.5, inputs=ids)
     rows = {one.name: one for one in made.layers}
-    assert list(rows) == ["emb", "lstm", "out"]
-    assert rows["lstm"].format is None and rows["lstm"].reason == "there is no factorised layer for LSTM"
+    assert list(rows) == ["emb", "lstm.ih_l0", "lstm.hh_l0", "lstm.ih_l1", "lstm.hh_l1", "out"]
+    assert sum(rows[name].format is not None for name in rows if name.startswith("lstm")) >= 3
     small = compress(model, made)
-    assert factorized(small) and n_parameters(small) == made.params_after <= 0.95 * made.params_before
+    assert factorized(small) and n_parameters(small) == made.params_after <= 0.5 * made.params_before
     with torch.no_grad():
         torch.testing.assert_close(small(ids)[0], to_dense(small)(ids)[0], rtol=1e-4, atol=1e-4)
     path = tmp_path / "small.safetensors"

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -415,6 +416,7 @@ def test_weights_that_cannot_be_decomposed(value: Any, dtype: torch.dtype, error
         compress(model, FORMATS)
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
 def test_a_model_that_cannot_be_copied():
     model = nn.Sequential(torch.nn.utils.weight_norm(nn.Linear(8, 8)), nn.Linear(8, 8))
     model(torch.zeros(1, 8))
@@ -423,6 +425,20 @@ def test_a_model_that_cannot_be_copied():
     ):
         compress(model, {"1": SVD(rank=2)})
     assert kinds(compress(model, {"1": SVD(rank=2)}, inplace=True)) == {"1": "Linear"}
+
+
+def test_a_model_with_something_that_cannot_be_copied():
+    model = nn.Sequential(nn.Linear(8, 8))
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="Sequential cannot be copied .*lock.*; a model is needed that copy.deepcopy takes"):
+        compress(model, SVD(rank=2))
+
+
+def test_a_model_that_is_compressed_already():
+    model = nn.Sequential(nn.Linear(8, 8))
+    made = plan(model, SVD(rank=2))
+    with pytest.raises(ValueError, match="the plan factorises '0', but it is factorised already; set it to \"dense\" in the plan"):
+        compress(compress(model, made), made)
 
 
 def test_progress_is_told():

@@ -141,7 +141,7 @@ def test_an_edited_rank_is_carried_out():
         ),
         ("version = 1\nmetric = 'both'\n[layers]", 'line 2: metric is \'both\'; it needs "weight" or "output"'),
         ("version = 1\nparams = [1, 2, 3]\n[layers]", r"line 2: params is \[1, 2, 3\]; it needs two whole numbers, as \[20, 10\]"),
-        (text('"a" = "svd:rank=2"', '"b" = "sdv:rank=2"'), "line 5, layer 'b': 'sdv' is no format; known are cp, "),
+        (text('"a" = "svd:rank=2"', '"b" = "sdv:rank=2"'), "line 5, layer 'b': 'sdv' is no format; known are bt, cp, "),
         (text('"a.b" = "svd:rnk=2"'), "line 4, layer 'a.b': 'svd:rnk=2' has 'rnk=2'; svd takes rank=.., in=.., out=.."),
         (text('"a" = "svd"'), "line 4, layer 'a': 'svd' has no rank; a plan needs one: write for instance svd:rank=8"),
         (text('"a" = { use = "ttm:in=2x2" }'), "line 4, layer 'a': 'ttm:in=2x2' has no rank; .* ttm:rank=8"),
@@ -183,8 +183,8 @@ def test_the_file_is_named(tmp_path: Path):
         (layer("0", kind="Conv1d"), r"its layer '0' is a Conv1d of shape \(64, 32\), but here it is a Linear of shape \(64, 32\)"),
         (layer("0", format=None, shape=(2, 2)), r"is for another model: its layer '0' is a Linear of shape \(2, 2\)"),
         (
-            layer("1", kind="LSTM", shape=(16, 64)),
-            "the plan factorises '1', but there is no factorised layer for LSTM; set it to \"dense\" in the plan",
+            layer("1", kind="Bilinear", shape=(2, 64, 64)),
+            "the plan factorises '1', but there is no factorised layer for Bilinear; set it to \"dense\" in the plan",
         ),
         (
             layer("0", format=SVD(rank=33)),
@@ -196,7 +196,7 @@ def test_the_file_is_named(tmp_path: Path):
 )
 def test_a_plan_that_does_not_fit_the_model(row: LayerPlan, message: str):
     with pytest.raises(ValueError, match=message):
-        compress(nn.Sequential(nn.Linear(32, 64), nn.LSTM(64, 4)), example(row))
+        compress(nn.Sequential(nn.Linear(32, 64), nn.Bilinear(64, 64, 2)), example(row))
 
 
 def test_the_table_has_a_line_for_each_layer_and_the_totals():

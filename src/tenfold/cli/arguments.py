@@ -14,6 +14,7 @@ from tenfold.datasets import check_inputs, check_labels, example_inputs, first_i
 from tenfold.finetune import FinetuneHistory, finetune
 from tenfold.plan import Filter
 from tenfold.progress import Progress
+from tenfold.recurrent.opened import opened_view
 from tenfold.sources import read_model
 from tenfold.survey import survey
 
@@ -143,7 +144,7 @@ class Planning:
         Raises:
             ValueError: a pattern matches no layer.
         """
-        found = survey(model)
+        found = survey(opened_view(model))
         for pattern in self.skip:
             if not any(fnmatch.fnmatchcase(name, pattern) for one in found for name in one.names):
                 raise ValueError(f"--skip {pattern} matches no layer; the layers are {', '.join(one.name for one in found)}: correct it")

@@ -19,6 +19,7 @@ from tenfold.files import write_text
 from tenfold.finetune import FinetuneHistory
 from tenfold.plan import Plan
 from tenfold.progress import Progress, silent
+from tenfold.recurrent.opened import opened_view
 from tenfold.report.costs import LARGE_BATCH, Costs, measure_costs
 from tenfold.report.data import Curve
 from tenfold.report.data import Report as Report
@@ -72,9 +73,10 @@ def report(
         data = list(data)  # it is read more than once
     if inputs is None and data is not None:
         inputs = next(iter(batches(data, LARGE_BATCH)))[0]
-    pairs = pair_layers(model, small)
+    views = opened_view(model), opened_view(small)  # layer by layer, the maps of recurrent layers count one by one
+    pairs = pair_layers(*views)
     sizes = size_of(model), size_of(small)
-    costs = None if inputs is None else measure_costs(model, small, pairs, inputs, device, latency, progress)
+    costs = None if inputs is None else measure_costs(model, small, views, pairs, inputs, device, latency, progress)
     rows, spectra = _layers(pairs, plan, costs, progress)
     other = other_parameters((sizes[0].parameters, sizes[1].parameters), rows)
     dense, compressed = None, None

@@ -38,9 +38,19 @@ class Costs:
 
 
 def measure_costs(
-    model: nn.Module, small: nn.Module, pairs: Sequence[Pair], inputs: Any, device: torch.device, latency: bool, progress: Progress
+    model: nn.Module,
+    small: nn.Module,
+    views: tuple[nn.Module, nn.Module],
+    pairs: Sequence[Pair],
+    inputs: Any,
+    device: torch.device,
+    latency: bool,
+    progress: Progress,
 ) -> Costs:
-    """FLOP, and where `latency` is set times, on the first sample of the inputs and on up to LARGE_BATCH of them."""
+    """FLOP, and where `latency` is set times, on the first sample of the inputs and on up to LARGE_BATCH of them.
+
+    `views` are the two models as the layers of the pairs stand in them.
+    """
     large = max(1, min(LARGE_BATCH, batch_size(inputs)))
     sizes = tuple(dict.fromkeys((1, large))) if latency else (large,)
     samples = first_samples(inputs, large)
@@ -49,7 +59,7 @@ def measure_costs(
     progress("counting FLOP", 1, 1)
     timed = {pair.name for pair in pairs if pair.is_factorized} if latency else set()
     both = {pair.name: (pair.dense, pair.small) for pair in pairs}
-    layers = run_layers(model, small, both, timed, inputs, sizes, device, progress)
+    layers = run_layers(*views, both, timed, inputs, sizes, device, progress)
     races = []
     for number, batch in enumerate(sizes if latency else ()):
         progress("timing the models", number, len(sizes))
