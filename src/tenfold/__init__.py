@@ -15,6 +15,7 @@ The data flow, in the order of the functions:
 from tenfold import export as export
 from tenfold import init as init
 from tenfold import nn as nn
+from tenfold import recipes as recipes
 from tenfold.budget import Budget as Budget
 from tenfold.compress import compress as compress
 from tenfold.compress import factorize as factorize

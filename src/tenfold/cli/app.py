@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 import tenfold
-from tenfold.cli import compress, demo, export, finetune, inspect, plan, report
+from tenfold.cli import compress, demo, export, finetune, formats, inspect, plan, report, reproduce, train
 from tenfold.cli.console import Outcome, show_error, warnings_as_lines
 
 COMMANDS = {
@@ -21,6 +21,9 @@ COMMANDS = {
     "export": export.export,
     "report": report.report,
     "demo": demo.demo,
+    "formats": formats.formats,
+    "train": train.train,
+    "reproduce": reproduce.reproduce,
 }
 HELP = """Neural networks many times smaller by tensor decomposition.
 
