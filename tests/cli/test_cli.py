@@ -75,7 +75,16 @@ def test_inspect_shows_layers_and_what_they_became(cli: Cli, folder: Path, compr
     assert done.returncode == 0, done.stderr
     assert re.search(r"is: .* -> o1 i1 k1 k2 +r", done.stdout), done.stdout
     assert "Sequential: " in done.stdout
-    layers = in_process("inspect", f"{folder}/net.py:network", "--input-shape", "3,6,6")["layers"]
+    assert "Stability of the factors" in done.stdout and "healthy" in done.stdout
+    found = in_process("inspect", f"{folder}/net.py:network", "--weights", f"{folder}/small/model.safetensors")["diagnosis"]
+    assert (
+        found
+        and {one["name"] for one in found} <= {"0", "3", "6"}
+        and all(one["sensitivity"] > 0 and one["stable_step"] > 0 for one in found)
+    )
+    dense = in_process("inspect", f"{folder}/net.py:network", "--input-shape", "3,6,6")
+    layers = dense["layers"]
+    assert dense["diagnosis"] == []
     assert [(one["name"], one["parameters"], one["flops"], one["can_be_factorised"]) for one in layers] == [
         ("0", 648, 2 * 36 * 648, True),
         ("3", 6_912, 2 * 16 * 6_912, True),

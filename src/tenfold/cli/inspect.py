@@ -1,15 +1,21 @@
 """tenfold inspect: what a model holds."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
+from rich.console import RenderableType
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from tenfold.cli.arguments import Common, Data, Model, Weights
 from tenfold.cli.console import Outcome, count, table
+from tenfold.diagnosis import Diagnosis, diagnose
 from tenfold.flops import count_module_flops
 from tenfold.layers.base import FactorizedLayer
+from tenfold.recurrent.opened import opened_view
 from tenfold.survey import Found, batch_size, call, clean_name, n_bytes, n_parameters, n_values, probing, survey
+from tenfold.weight import FactorizedWeight
 
 
 def inspect(
@@ -22,7 +28,8 @@ def inspect(
 ) -> Outcome:
     """Show every layer with a weight, and whether it can be factorised.
 
-    FLOP are counted where --data or --input-shape is given. Of a compressed model the statement and the ranks of each layer are shown.
+    FLOP are counted where --data or --input-shape is given. Of a compressed model the statement and the ranks of each layer are shown, and
+    how stable its factors are: a layer whose terms cancel each other is flagged, with what to do about it.
 
     **Example**
 
@@ -32,13 +39,16 @@ def inspect(
     network = weights.load(model, common.seed)
     inputs = data.inputs(network)
     flops = _flops_by_name(network, inputs) if inputs is not None else {}
-    layers = [_layer(one, flops) for one in survey(network)]
+    layers = [_layer(one, flops) for one in survey(opened_view(network))]
+    is_factorized = any(isinstance(module, FactorizedWeight) for module in network.modules())
+    diagnoses = diagnose(network) if is_factorized else []
     result = {
         "model": type(network).__name__,
         "parameters": n_parameters(network),
         "size_bytes": n_bytes(network),
         "flops": flops.get(""),
         "layers": layers,
+        "diagnosis": [{"name": one.name, **one.as_json()} for one in diagnoses],
     }
     rows = [
         (one["name"], one["type"], "x".join(map(str, one["shape"])), f"{one['parameters']:,}", count(one["flops"]), _says(one))
@@ -47,7 +57,20 @@ def inspect(
     total = f"{result['model']}: {result['parameters']:,} parameters, {result['size_bytes']:,} bytes"
     total += f", {count(result['flops'])} FLOP a sample" if flops else "; for FLOP give --data or --input-shape"
     columns = ("layer", "type", "shape", "parameters", "FLOP", "can be factorised")
-    return Outcome(result, (table(columns, rows, numbers=("parameters", "FLOP")), total))
+    shown = [table(columns, rows, numbers=("parameters", "FLOP")), total]
+    return Outcome(result, [*shown, *([_stability(diagnoses)] if diagnoses else [])])
+
+
+def _stability(diagnoses: Sequence[Diagnosis]) -> RenderableType:
+    """How stable the factors of each layer are, as a table."""
+    columns = ("layer", "sensitivity", "normalised", "intensity ratio", "congruence", "condition", "stable step", "state")
+    rows = []
+    for one in diagnoses:
+        known = [value for value in one.condition_numbers if value is not None]
+        values = (one.sensitivity, one.normalised_sensitivity, one.intensity_ratio, one.worst_congruence)
+        cells = [f"{value:.3g}" for value in (*values, max(known, default=math.nan), one.stable_step)]
+        rows.append((one.name, *cells, f"flagged: {one.advice}" if one.is_flagged else "healthy"))
+    return table(columns, rows, title="Stability of the factors", numbers=columns[1:-1])
 
 
 def _layer(one: Found, flops: dict[str, int]) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""Correction of factorised weights."""
+
+import pytest
+import torch
+from test_diagnosis import degenerate
+from torch import nn
+
+import tenfold.nn
+from tenfold import CP, TR
+from tenfold.correction import corrected
+from tenfold.diagnosis import diagnose
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(((a - b).norm() / b.norm()).detach())
+
+
+def test_a_degenerate_layer_is_healed_within_one_per_cent_of_itself():
+    layer = degenerate(tenfold.nn.Conv2d(16, 16, 3, format=CP(rank=6), dtype=torch.float64))
+    before = layer.weight.detach().clone()
+    (ill,) = diagnose(layer)
+    layer.factorized = corrected(layer.factorized)
+    (well,) = diagnose(layer)
+    assert ill.is_flagged and not well.is_flagged
+    assert well.sensitivity < 0.1 * ill.sensitivity and well.stable_step > 10 * ill.stable_step
+    assert relative(layer.weight, before) <= 0.01 * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_error_to_the_dense_weight_is_kept_in_every_group(groups: int):
+    dense = nn.Conv2d(12, 16, 3, groups=groups)
+    layer = tenfold.nn.Conv2d.from_dense(dense, CP(rank=8))
+    better = corrected(layer.factorized, dense.weight, slack=1.02)
+    assert better.factors[0].dtype == torch.float32 and better.network == layer.factorized.network
+    for part, own, other in zip(*(w.chunk(groups) for w in (dense.weight, layer.weight, better.dense())), strict=True):
+        assert relative(other, part) == pytest.approx(1.02 * relative(own, part), rel=1e-4)
+    layer.factorized, before = better, diagnose(layer)[0].sensitivity
+    assert diagnose(layer)[0].sensitivity < before
+
+
+def test_intensities_can_be_the_objective_and_any_format_the_weight():
+    dense = nn.Linear(16, 12)
+    layer = tenfold.nn.Linear.from_dense(dense, TR(rank=3)).eval()
+    better = corrected(layer.factorized, dense.weight, slack=1.05, objective="intensity", sweeps=20)
+    assert relative(better.dense(), dense.weight) <= 1.05 * relative(layer.weight, dense.weight) * (1 + 1e-5)
+    assert not better.training
+
+
+def test_wrong_requests_are_told():
+    layer = tenfold.nn.Linear.from_dense(nn.Linear(16, 12), TR(rank=3))
+    with pytest.raises(ValueError, match=r"the weight has shape \(3, 2\), but this fold is for \(12, 16\); make a fold for its shape"):
+        corrected(layer.factorized, torch.zeros(3, 2))
+    with pytest.raises(TypeError, match="the dense weight has the dtype torch.int64; real floating-point values are needed"):
+        corrected(layer.factorized, torch.zeros(12, 16, dtype=torch.long))
+    with pytest.raises(ValueError, match="delta is 1e-08, but the factors of tensor 0 have the relative error"):
+        corrected(layer.factorized, torch.randn(12, 16), delta=1e-8)
