@@ -12,6 +12,7 @@ The data flow, in the order of the functions:
 `docs/architecture.md` says what lives where.
 """
 
+from tenfold import bayes as bayes
 from tenfold import export as export
 from tenfold import init as init
 from tenfold import nn as nn

@@ -1,0 +1,27 @@
+"""Ranks found by training: priors on every rank of every factorised layer, and what removes what the data do not support.
+
+    posterior = tenfold.bayes.attach(model, n_examples=60000)
+    posterior.step(); loss = posterior.loss(task_loss)         # at every step
+    print(posterior.report()); print(posterior.shrink())       # when the learning rate has decayed
+
+priors.py says what is believed of a slice, variances.py updates it, posterior.py trains with it; shrink.py decides ranks, by rounding.py
+for trees and components.py for all other networks, and surgery.py makes the factors smaller while training goes on. Other methods
+with the same interface (method.py) have a file each: l1_bonds, group_lasso, hard_concrete, global_budget, dlrt.
+"""
+
+from tenfold.bayes.dlrt import DLRT as DLRT
+from tenfold.bayes.global_budget import GlobalBudget as GlobalBudget
+from tenfold.bayes.group_lasso import GroupLasso as GroupLasso
+from tenfold.bayes.guards import RanksWarning as RanksWarning
+from tenfold.bayes.hard_concrete import HardConcrete as HardConcrete
+from tenfold.bayes.l1_bonds import L1Bonds as L1Bonds
+from tenfold.bayes.method import RankMethod as RankMethod
+from tenfold.bayes.posterior import Posterior as Posterior
+from tenfold.bayes.posterior import attach as attach
+from tenfold.bayes.priors import Gamma as Gamma
+from tenfold.bayes.priors import HalfCauchy as HalfCauchy
+from tenfold.bayes.priors import LogUniform as LogUniform
+from tenfold.bayes.priors import Prior as Prior
+from tenfold.bayes.shrink import Rounding as Rounding
+from tenfold.bayes.shrink import Selection as Selection
+from tenfold.bayes.warmup import Warmup as Warmup

@@ -1,0 +1,59 @@
+"""Which weights of a model have ranks."""
+
+import fnmatch
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from tenfold.survey import clean_name, unwrapped
+from tenfold.weight import FactorizedWeight
+
+
+def factorized_weights(model: nn.Module, layers: str | Sequence[str] | None = None) -> dict[str, FactorizedWeight]:
+    """The factorised weights of a model by the names of their layers; "model" where the model is one such layer itself.
+
+    Args:
+        layers: names or patterns such as "encoder.*"; all factorised layers where it is left out.
+
+    Raises:
+        TypeError: the model is no module.
+        ValueError: a name stands for a dense layer or for none, or there is no factorised layer.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a {type(model).__name__} was given; a torch.nn.Module with factorised layers is needed: give the model")
+    model = _unwrapped(model)
+    found = {_layer_name(name): one for name, one in model.named_modules() if isinstance(one, FactorizedWeight)}
+    if not found:
+        raise ValueError(
+            f"this {type(model).__name__} has no factorised layer, only dense ones; ranks are decided where there are some: use layers of "
+            "tenfold.nn, tenfold.factorize or tenfold.compress first"
+        )
+    if layers is None:
+        return found
+    chosen: dict[str, FactorizedWeight] = {}
+    modules = {_layer_name(name): type(one).__name__ for name, one in model.named_modules()}
+    for pattern in [layers] if isinstance(layers, str) else layers:
+        hits = [name for name in found if fnmatch.fnmatchcase(name, pattern)]
+        if not hits and pattern in modules:
+            raise ValueError(
+                f"{pattern!r} is a dense {modules[pattern]}, which has no ranks; a factorised layer is needed, as {', '.join(found)}: "
+                "leave it out, or factorise it first"
+            )
+        if not hits:
+            raise ValueError(f"{pattern!r} matches no layer; the factorised ones are {', '.join(found)}: correct it")
+        chosen.update({name: found[name] for name in hits})
+    return chosen
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside the wrappers of torch.compile and of parallel training."""
+    while True:
+        inner = model.module if isinstance(model, DataParallel | DistributedDataParallel) else unwrapped(model)
+        if inner is model:
+            return model
+        model = inner
+
+
+def _layer_name(name: str) -> str:
+    return clean_name(name.removesuffix("factorized").removesuffix(".")) or "model"

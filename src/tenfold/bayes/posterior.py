@@ -1,0 +1,252 @@
+"""Posterior: factors as random variables, with priors on every rank that switch off what the data do not support.
+
+The evidence lower bound for one example is  mean loss + temperature / N x KL(q(factors) || prior(factors | variances)),  where q has
+independent normal entries and each variance of a rank slice is a point, updated in closed form.
+
+Source: Hawkins and Zhang 2020, arXiv 2010.08689. Deviations: real variational inference with trained variances (`kind="map"` is what the
+published code does), noise drawn once for each step and not in `forward`, live ranks in the updates, priors that all factors of a rank
+share, weight 1 / N, and decisions by rounding (shrink.py).
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.bayes.gaussian_factors import GaussianFactors
+from tenfold.bayes.method import RankMethod
+from tenfold.bayes.moments import relative_spread, row_moments, weight_moments
+from tenfold.bayes.priors import Hyperprior, LogUniform, Prior
+from tenfold.bayes.reduction import Reduction
+from tenfold.bayes.run import Run, Spectra
+from tenfold.bayes.surgery import factor_parameter, replaced
+from tenfold.bayes.variances import RankVariances
+from tenfold.bayes.warmup import Warmup, as_warmup, check_positive
+
+
+class Posterior(RankMethod):
+    """Means and variances of the factors' entries and the variances of the ranks; made by `attach`, which says what its arguments are."""
+
+    quantity = "the variance of each slice"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: str | Sequence[str] | None,
+        prior: Prior,
+        kind: Literal["variational", "map"],
+        n_examples: int,
+        temperature: float,
+        warmup: Warmup,
+        damping: float,
+        relative_variance: float,
+        cut: float,
+        seed: int,
+    ) -> None:
+        if kind not in ("variational", "map"):
+            raise ValueError(f"attach got kind={kind!r}; it is 'variational' or 'map': choose one of them")
+        check_positive("attach", "n_examples", n_examples, 60000)
+        check_positive("attach", "temperature", temperature, 1.0)
+        check_positive("attach", "relative_variance", relative_variance, 1e-3)
+        check_positive("attach", "cut", cut, 1e-5)
+        if not 0 < damping <= 1:
+            raise ValueError(
+                f"attach got damping={damping}; it is the part of a step to the best variances, above 0 and at most 1: give 1.0"
+            )
+        self.run = Run(model, layers)
+        self.prior, self.kind, self.n_examples, self.temperature = prior, kind, n_examples, temperature
+        self.warmup, self.damping, self.relative_variance, self.cut, self.seed = warmup, damping, relative_variance, cut, seed
+        self.variances: dict[str, RankVariances] = {}
+        for name, weight in self.run.weights.items():
+            if kind == "variational":
+                means = [factor_parameter(weight, number) for number in range(len(weight.factors))]
+                weight.factors = GaussianFactors(means, relative_variance).train(weight.training)
+            self._refit_variances(name)
+        self.run.record(self.spectra())
+        self._draw(0)
+
+    # -- what is added to the loss ----------------------------------------------------------------------------------
+
+    def kl(self) -> Tensor:
+        """KL(q || prior) over all factors in nats; for `kind="map"` the negative log density of the factors. It has a gradient."""
+        parts = [self.variances[name].divergence(self._means(name), self._log_variances(name)).to(self._device()) for name in self.run.live]
+        return torch.stack(parts).sum() if parts else torch.zeros((), dtype=torch.float64)
+
+    def weight(self) -> float:
+        """What the KL is multiplied by at this step: warm-up x temperature / N."""
+        return self.warmup.factor(self.run.steps) * self.temperature / self.n_examples
+
+    def penalty(self) -> Tensor:
+        """`weight()` x `kl()`."""
+        return self.weight() * self.kl()
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def _update(self) -> None:
+        for name in self.run.live:
+            self.variances[name].update(self._means(name), self._spread(name), self.damping)
+        self._draw(self.run.steps)
+
+    def _draw(self, step: int) -> None:
+        """The noise of a step is a function of the seed and the step: equal in all processes, and after a restart."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**63)
+        for weight in self.run.live.values():
+            if isinstance(weight.factors, GaussianFactors):
+                weight.factors.draw(generator)
+
+    def spectra(self) -> Spectra:
+        return {name: dict(self.variances[name].values) for name in self.run.live}
+
+    def marks(self, name: str) -> Mapping[str, Tensor]:
+        """Slices whose variance is above `cut`, as the published code keeps them."""
+        return {rank: values > self.cut for rank, values in self.variances[name].values.items()}
+
+    # -- uncertainty ------------------------------------------------------------------------------------------------
+
+    def moments(self, name: str) -> tuple[Tensor, Tensor]:
+        """Exact mean and variance of every entry of the dense weight of a layer, in torch's shape; small layers only."""
+        weight = self.run.weights[name]
+        means = [mean.detach() for mean in self._means(name)]
+        return weight_moments(weight.network, weight.fold, means, self._spread(name) or [torch.zeros_like(mean) for mean in means])
+
+    def row_moments(self, name: str, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Exact mean and variance (*ids, out) of rows of an embedding."""
+        weight = self.run.weights[name]
+        means = [mean.detach() for mean in self._means(name)]
+        spread = self._spread(name) or [torch.zeros_like(mean) for mean in means]
+        return row_moments(weight.network, weight.fold, means, spread, ids)
+
+    @contextlib.contextmanager
+    def sample(self, number: int) -> Iterator[None]:
+        """Within it the model computes with one draw of the factors, also in eval; the same draw for the same number."""
+        containers = [weight.factors for weight in self.run.live.values() if isinstance(weight.factors, GaussianFactors)]
+        generator = torch.Generator().manual_seed((self.seed * 7_368_787 + number) % 2**63)
+        for container in containers:
+            container.draw(generator, is_forced=True)
+        try:
+            yield
+        finally:
+            for container in containers:
+                container.clear()
+            self._draw(self.run.steps)
+
+    def predictions(self, compute: Callable[[], Tensor], samples: int = 8) -> Tensor:
+        """(samples, ..): `compute()`, such as ``lambda: model(x).softmax(-1)``, for several draws of the factors.
+
+        Their mean is the prediction that takes the uncertainty of the factors into account, their spread is that uncertainty.
+        """
+        check_positive("predictions", "samples", samples, 8)
+        found = []
+        for number in range(samples):
+            with torch.no_grad(), self.sample(number):
+                found.append(compute())
+        return torch.stack(found)
+
+    # -- ranks ------------------------------------------------------------------------------------------------------
+
+    def _values(self, name: str) -> list[Tensor]:
+        return list(self._means(name))
+
+    def _spread_of(self, name: str) -> float:
+        spread = self._spread(name)
+        if spread is None:
+            return 0.0
+        return relative_spread(self.run.weights[name].network, [mean.detach() for mean in self._means(name)], spread)
+
+    def _follow(self, name: str, reduction: Reduction) -> None:
+        weight = self.run.weights[name]
+        container = weight.factors
+        if isinstance(container, GaussianFactors):
+            for number, old in enumerate(container.log_variances):
+                spread = reduction.variances(number, old.detach().double().exp()).clamp_min(1e-30)
+                if spread.shape != old.shape or not torch.allclose(spread.log(), old.detach().double()):
+                    container.log_variances[number] = replaced(self.run.optimizer, container.log_variances[number], spread.log().to(old))
+        if not reduction.is_removed:
+            self._refit_variances(name)
+        self._draw(self.run.steps)
+
+    def finish(self) -> None:
+        for weight in self.run.weights.values():
+            if isinstance(weight.factors, GaussianFactors):
+                weight.factors = nn.ParameterList(weight.factors.means)
+            weight.train(weight.training)
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    def _extra_state(self) -> dict[str, Any]:
+        options = f"damping={self.damping}, relative_variance={self.relative_variance}, cut={self.cut}, seed={self.seed}"
+        settings = f"Posterior({self.prior}, {self.kind}, N={self.n_examples}, T={self.temperature}, {self.warmup}, {options})"
+        values = {name: {rank: value.clone() for rank, value in one.values.items()} for name, one in self.variances.items()}
+        return {"settings": settings, "variances": values}
+
+    def _load_extra(self, state: Mapping[str, Any]) -> None:
+        for name, weight in self.run.weights.items():
+            if isinstance(weight.factors, GaussianFactors):
+                means = weight.factors.means
+                if [one.shape for one in means] != [one.shape for one in weight.factors.log_variances]:
+                    weight.factors = GaussianFactors(means, self.relative_variance).train(weight.training)
+            self.variances[name] = RankVariances(weight.network, self.prior, self._device())
+            self.variances[name].values = {rank: value.to(self._device()) for rank, value in state["variances"][name].items()}
+        self._draw(self.run.steps)
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _refit_variances(self, name: str) -> None:
+        self.variances[name] = RankVariances(self.run.weights[name].network, self.prior, self._device())
+        self.variances[name].fit(self._means(name), self._spread(name))
+
+    def _means(self, name: str) -> list[nn.Parameter]:
+        weight = self.run.weights[name]
+        return [factor_parameter(weight, number) for number in range(len(weight.factors))]
+
+    def _log_variances(self, name: str) -> list[Tensor] | None:
+        container = self.run.weights[name].factors
+        return list(container.log_variances) if isinstance(container, GaussianFactors) else None
+
+    def _spread(self, name: str) -> list[Tensor] | None:
+        logs = self._log_variances(name)
+        return None if logs is None else [one.detach().exp() for one in logs]
+
+    def _device(self) -> torch.device:
+        return factor_parameter(next(iter(self.run.weights.values())), 0).device
+
+
+def attach(
+    model: nn.Module,
+    layers: str | Sequence[str] | None = None,
+    *,
+    n_examples: int,
+    prior: Prior | Hyperprior | None = None,
+    kind: Literal["variational", "map"] = "variational",
+    temperature: float = 1.0,
+    warmup: Warmup | tuple[int, int] = (0, 0),
+    damping: float = 1.0,
+    relative_variance: float = 1e-3,
+    cut: float = 1e-5,
+    seed: int = 0,
+) -> Posterior:
+    """Priors on every rank of every factorised layer of a model, and a posterior over its factors.
+
+    Call `step()` once for each step of the optimiser, train on `loss(mean loss of an example)`, `shrink()` when the learning rate has
+    decayed, and `finish()`. In eval the model computes with the means of its factors.
+
+    Args:
+        layers: names or patterns such as "encoder.*"; all factorised layers where it is left out.
+        n_examples: N, the number of training examples.
+        prior: a hyperprior, or a `Prior`; left out, log-uniform variances that all factors of a rank share.
+        kind: "variational" trains a variance for each entry, and runs with sampled factors; "map" has point factors.
+        temperature: T of the weight T / N of the KL: 1 is Bayes' rule, more compresses more. 10 to 100 found planted ranks sooner.
+        warmup: (start, end) in steps, between which the weight grows from 0.
+        damping: the part of the way to their best values that the variances go in a step.
+        relative_variance: of the entries at the start, relative to the mean square of their factor.
+        cut: of `Selection`: slices with a smaller variance are dropped.
+        seed: of the noise.
+
+    Raises:
+        ValueError: there is no factorised layer, a layer is dense, or a setting is out of its range.
+    """
+    if isinstance(prior, Hyperprior) or prior is None:
+        prior = Prior(prior or LogUniform())
+    return Posterior(model, layers, prior, kind, n_examples, temperature, as_warmup(warmup), damping, relative_variance, cut, seed)

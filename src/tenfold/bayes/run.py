@@ -1,0 +1,156 @@
+"""Run: what a rank method knows of the training that it is part of: weights, steps, learning rates, sizes and spectra over time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tenfold.bayes.found import factorized_weights
+from tenfold.bayes.guards import COLLAPSED, check_finite, rates, root_mean_square, warn_collapsed
+from tenfold.bayes.report import LayerReport
+from tenfold.bayes.surgery import resize
+from tenfold.weight import FactorizedWeight
+
+RECORDS = 64  # spectra kept for a rank; when there are more, every other one is dropped
+EVERY = 50  # steps between two of them at first
+
+Spectra = Mapping[str, Mapping[str, Tensor]]
+"""By layer and rank, a value for each slice: its variance, scale or size."""
+Values = Callable[[str], Sequence[Tensor]]
+"""The factors of a layer that the model computes with in eval."""
+
+
+class Run:
+    """The weights of a model and their history.
+
+    Args:
+        layers: names or patterns; all factorised layers where it is None.
+    """
+
+    def __init__(self, model: nn.Module, layers: Any = None) -> None:
+        self.weights: dict[str, FactorizedWeight] = factorized_weights(model, layers)
+        if taken := [name for name, one in self.weights.items() if type(one.factors) is not nn.ParameterList]:
+            raise ValueError(
+                f"the layers {', '.join(taken)} have a rank method already; a layer takes one at a time: call its finish() first"
+            )
+        self.steps = 0
+        self.every = EVERY
+        self.optimizer: Optimizer | None = None
+        self.peaks: list[float] = []
+        self.start_networks = {name: one.network for name, one in self.weights.items()}
+        self.start_sizes = {name: root_mean_square(one.network, list(one.factors)) for name, one in self.weights.items()}
+        self.sizes = dict.fromkeys(self.weights, 1.0)
+        self.collapsed: set[str] = set()
+        self.removed: set[str] = set()
+        self.history: dict[str, dict[str, list[tuple[int, tuple[float, ...]]]]] = {
+            name: {rank: [] for rank in one.network.ranks} for name, one in self.weights.items()
+        }
+
+    @property
+    def live(self) -> dict[str, FactorizedWeight]:
+        """The weights that have not been removed."""
+        return {name: one for name, one in self.weights.items() if name not in self.removed}
+
+    def watch(self, optimizer: Optimizer) -> None:
+        """Follows the learning rates of an optimiser, and lets decisions change its parameters and state."""
+        self.optimizer = optimizer
+        self.peaks = rates(optimizer)
+
+    def observe(self, spectra: Spectra, values: Values) -> None:
+        """Takes note of a step: rates always, sizes and spectra every so many steps. Warns of weights that have collapsed."""
+        if self.optimizer is not None:
+            self.peaks = [max(peak, now) for peak, now in zip(self.peaks, rates(self.optimizer), strict=True)]
+        if self.steps % self.every:
+            return
+        for name, ranks in spectra.items():
+            check_finite(name, ranks, self.steps)
+        self.record(spectra)
+        for name in self.measure(values) - self.collapsed:
+            self.collapsed.add(name)
+            warn_collapsed(name, self.sizes[name], self.steps)
+
+    def measure(self, values: Values) -> set[str]:
+        """Measures the weights against their start; those that have collapsed."""
+        for name, weight in self.live.items():
+            self.sizes[name] = root_mean_square(weight.network, values(name)) / max(self.start_sizes[name], 1e-300)
+        return {name for name in self.live if self.sizes[name] < COLLAPSED}
+
+    def record(self, spectra: Spectra) -> None:
+        """Keeps the spectra of this step."""
+        for name, ranks in spectra.items():
+            for rank, values in ranks.items():
+                entries = self.history[name][rank]
+                if not entries or entries[-1][0] < self.steps:
+                    entries.append((self.steps, tuple(values.detach().double().sort(descending=True).values.tolist())))
+        if any(len(entries) > RECORDS for ranks in self.history.values() for entries in ranks.values()):
+            self.every *= 2
+            for ranks in self.history.values():
+                for rank, entries in ranks.items():
+                    ranks[rank] = entries[:1] + entries[2::2]
+
+    def layer_reports(self) -> list[LayerReport]:
+        """Every weight over time, with the sizes that were measured last."""
+        return [
+            LayerReport(
+                name,
+                one.network.statement,
+                dict(self.start_networks[name].ranks),
+                dict(one.network.ranks),
+                self.start_networks[name].numel,
+                0 if name in self.removed else one.network.numel,
+                0.0 if name in self.removed else self.sizes[name],
+                name in self.removed,
+                {rank: list(entries) for rank, entries in self.history[name].items() if entries},
+            )
+            for name, one in self.weights.items()
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on: plain values and tensors."""
+        return {
+            "steps": self.steps,
+            "every": self.every,
+            "peaks": list(self.peaks),
+            "ranks": {name: dict(one.network.ranks) for name, one in self.weights.items()},
+            "start_sizes": dict(self.start_sizes),
+            "sizes": dict(self.sizes),
+            "collapsed": sorted(self.collapsed),
+            "removed": sorted(self.removed),
+            "history": {name: {rank: list(entries) for rank, entries in ranks.items()} for name, ranks in self.history.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts a saved state back, and gives the weights their saved ranks; their values are those of the model's own state.
+
+        Raises:
+            ValueError: the state is that of other layers, or of other ranks by name.
+        """
+        mine = {name: list(one.network.ranks) for name, one in self.weights.items()}
+        saved = {name: list(ranks) for name, ranks in state["ranks"].items()}
+        if mine != saved:
+            raise ValueError(
+                f"the state is for the ranks {saved}, but this model has {mine}; they must have the same names: build the model and "
+                "attach as before"
+            )
+        for name, weight in self.weights.items():
+            if dict(weight.network.ranks) != dict(state["ranks"][name]):
+                resize(weight, state["ranks"][name])
+        self.steps, self.every, self.peaks = state["steps"], state["every"], list(state["peaks"])
+        self.start_sizes, self.sizes = dict(state["start_sizes"]), dict(state["sizes"])
+        self.collapsed, self.removed = set(state["collapsed"]), set(state["removed"])
+        self.history = {
+            name: {rank: [(step, tuple(values)) for step, values in entries] for rank, entries in ranks.items()}
+            for name, ranks in state["history"].items()
+        }
+
+
+def agree(value: Any) -> Any:
+    """What the first process of a distributed run has computed; the value itself where there is one process."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,0 +1,34 @@
+"""Warm-up: how a penalty grows, in steps of the optimiser."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """0 up to step `start`, then a straight line to 1 at step `end`. In steps and not in epochs: click data are seen once."""
+
+    start: int = 0
+    end: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end:
+            raise ValueError(
+                f"Warmup got start={self.start}, end={self.end}; it needs 0 <= start <= end, in steps: give one like (500, 3000)"
+            )
+
+    def factor(self, step: int) -> float:
+        """The part of the penalty that counts at a step."""
+        if step >= self.end:
+            return 1.0
+        return max(0.0, (step - self.start) / (self.end - self.start))
+
+
+def as_warmup(value: "Warmup | tuple[int, int]") -> Warmup:
+    """The warm-up from itself or from (start, end)."""
+    return value if isinstance(value, Warmup) else Warmup(*value)
+
+
+def check_positive(method: str, name: str, value: float, example: float) -> None:
+    """Raises ValueError where a setting is not a finite number above 0."""
+    if not (value > 0 and value < float("inf")):
+        raise ValueError(f"{method} got {name}={value}; it needs a finite number above 0: give one like {example:g}")

@@ -1,0 +1,160 @@
+"""Posterior: what attaching changes, noise, divergence, uncertainty, and what is refused."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+import tenfold
+from tenfold.bayes import HalfCauchy, Posterior, Prior, attach
+from tenfold.formats import CP, KT, TT, TTM
+from tenfold.nn import Conv2d, Embedding, Linear
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(Linear(12, 8, format=TTM(rank=3)), nn.ReLU(), Linear(8, 6, format=CP(rank=4)), nn.ReLU(), nn.Linear(6, 2))
+
+
+def test_attaching_changes_nothing_in_eval_and_is_undone() -> None:
+    model, x = network(), torch.randn(5, 12)
+    before, keys, parameters = model.eval()(x), set(model.state_dict()), list(model.parameters())
+    posterior = attach(model, n_examples=100)
+    assert_close(model(x), before, rtol=0, atol=0)
+    assert keys < set(model.state_dict()) and "0.factorized.factors.log_variances.0" in model.state_dict()
+    assert not any("noise" in key for key in model.state_dict())
+    assert list(posterior.run.weights) == ["0", "2"]
+    posterior.finish()
+    assert set(model.state_dict()) == keys
+    assert all(one is two for one, two in zip(model.parameters(), parameters, strict=True))
+    assert_close(model(x), before, rtol=0, atol=0)
+
+
+def test_point_factors_add_no_parameter() -> None:
+    model = network()
+    count = sum(p.numel() for p in model.parameters())
+    attach(model, n_examples=100, kind="map")
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_noise_is_drawn_by_steps_and_not_by_forward() -> None:
+    model, x = network(), torch.randn(5, 12)
+    twin = copy.deepcopy(model)
+    posterior, other = attach(model, n_examples=100, seed=3), attach(twin, n_examples=100, seed=3)
+    first, state = model(x), {key: value.clone() for key, value in model.state_dict().items()}
+    assert_close(model(x), first, rtol=0, atol=0)
+    assert_close(twin(x), first, rtol=0, atol=0)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    posterior.step()
+    assert not torch.equal(model(x), first)
+    other.step()
+    assert_close(twin(x), model(x), rtol=0, atol=0)
+
+
+def test_draws_have_the_moments_of_the_posterior() -> None:
+    """4,000 draws: the sum of the variances within 10 %."""
+    layer = Linear(6, 4, bias=False, format=TT(rank=2), dtype=torch.float64)
+    posterior = attach(layer, n_examples=10, relative_variance=0.1)
+    weights = posterior.predictions(lambda: layer.weight, 4000)
+    mean, variance = posterior.moments("model")
+    assert_close(weights.var(0).sum(), variance.sum(), rtol=0.1, atol=0)
+    assert float((weights.mean(0) - mean).norm()) < 5 * math.sqrt(float(variance.sum()) / 4000)
+    assert_close(layer.eval().weight, mean)
+
+
+def test_rows_of_an_embedding() -> None:
+    layer = Embedding(30, 8, format=TTM(rank=3), in_modes=(5, 6), out_modes=(2, 4))
+    posterior = attach(layer, n_examples=10)
+    mean, variance = posterior.row_moments("model", torch.tensor([3, 29]))
+    dense_mean, dense_variance = posterior.moments("model")
+    assert_close(mean, dense_mean[[3, 29]])
+    assert_close(variance, dense_variance[[3, 29]])
+    assert_close(mean, layer.eval()(torch.tensor([3, 29])))
+
+
+def test_penalty_is_warmed_up_and_per_example() -> None:
+    model = network()
+    posterior = attach(model, n_examples=50, temperature=3.0, warmup=(1, 3))
+    weights = []
+    for _ in range(4):
+        weights.append(posterior.weight())
+        assert_close(posterior.penalty(), posterior.weight() * posterior.kl())
+        posterior.step()
+    assert weights == [0.0, 0.0, 0.5 * 3 / 50, 3 / 50]
+
+
+def test_gradients_reach_means_and_variances() -> None:
+    model = network()
+    posterior = attach(model, n_examples=10)
+    posterior.step()
+    posterior.loss(model(torch.randn(5, 12)).square().mean()).backward()
+    for weight in posterior.run.weights.values():
+        assert all(p.grad is not None and bool(p.grad.any()) for p in weight.parameters())
+    assert not any(value.requires_grad for one in posterior.variances.values() for value in one.values.values())
+
+
+def test_sums_groups_and_kernels() -> None:
+    model = nn.Sequential(
+        Conv2d(4, 8, 3, groups=2, format=CP(rank=3)),
+        nn.Flatten(),
+        Linear(32, 12, format=KT(rank=(2, 2), groups=((2, 1), (1, 2))), in_modes=(4, 4, 2), out_modes=(3, 2, 2)),
+    )
+    posterior = attach(model, n_examples=10, prior=Prior(HalfCauchy(), is_symmetric=False))
+    posterior.step()
+    posterior.loss(model(torch.randn(2, 4, 4, 4)).square().mean()).backward()
+    assert set(posterior.spectra()["2"]) == {"r1", "r2"}
+
+
+def test_some_layers_by_name() -> None:
+    assert list(attach(network(), "2", n_examples=1).run.weights) == ["2"]
+    assert list(attach(network(), ["0", "2*"], n_examples=1).run.weights) == ["0", "2"]
+    assert isinstance(tenfold.bayes.attach(network(), n_examples=1), Posterior)
+
+
+def test_what_has_no_ranks() -> None:
+    with pytest.raises(
+        ValueError, match=r"'4' is a dense Linear, which has no ranks; a factorised layer is needed, as 0, 2: leave it out, or"
+    ):
+        attach(network(), "4", n_examples=1)
+    with pytest.raises(ValueError, match="'7' matches no layer; the factorised ones are 0, 2: correct it"):
+        attach(network(), "7", n_examples=1)
+    with pytest.raises(
+        ValueError, match=r"this Linear has no factorised layer, only dense ones; .* use layers of tenfold.nn, tenfold.factorize"
+    ):
+        attach(nn.Linear(2, 2), n_examples=1)
+    with pytest.raises(TypeError, match="a list was given; a torch.nn.Module with factorised layers is needed: give the model"):
+        attach([], n_examples=1)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_settings_out_of_range(value: float) -> None:
+    with pytest.raises(ValueError, match=r"attach got temperature=.*; it needs a finite number above 0: give one like 1"):
+        attach(network(), n_examples=1, temperature=value)
+    with pytest.raises(ValueError, match=r"attach got n_examples=.*; it needs a finite number above 0: give one like 60000"):
+        attach(network(), n_examples=value)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"attach got damping=.*; it is the part of a step .* above 0 and at most 1: give 1.0"):
+        attach(network(), n_examples=1, damping=value)
+
+
+def test_other_refusals() -> None:
+    with pytest.raises(ValueError, match="attach got kind='mcmc'; it is 'variational' or 'map': choose one of them"):
+        attach(network(), n_examples=1, kind="mcmc")  # pyright: ignore[reportArgumentType]
+    model = network()
+    posterior = attach(model, "0", n_examples=1)
+    with pytest.raises(
+        ValueError, match=r"the layers 0 have a rank method already; a layer takes one at a time: call its finish\(\) first"
+    ):
+        attach(model, n_examples=1)
+    with pytest.raises(
+        ValueError, match="the loss is nan after 0 steps; a finite one is needed, .* lower the learning rate or the temperature"
+    ):
+        posterior.loss(torch.tensor(math.nan))
+    with torch.no_grad():
+        getattr(posterior.run.weights["0"].factors, "0").fill_(math.inf)
+    posterior.run.every = 1
+    with pytest.raises(
+        ValueError, match=r"the factors of layer '0' hold values that are not finite \(rank 'r1', after 1 steps\); finite ones"
+    ):
+        posterior.step()
