@@ -12,6 +12,8 @@ settings.register_profile("ci", max_examples=6, derandomize=True, database=None,
 settings.register_profile(
     "deep", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "300")), deadline=None, suppress_health_check=_QUIET, print_blob=True
 )
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # there is one worker for each core
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 

@@ -306,9 +306,7 @@ def test_a_checkpoint_of_other_settings(tmp_path, change, message):
 def test_a_loss_that_is_not_finite_leaves_the_parameters():
     model, before = classifier(), values(classifier())
     inputs = spirals().tensors[0]
-    with pytest.raises(
-        RuntimeError, match=r"the loss is nan at step 1 of 12 with the learning rate 4e-05; it must be finite: lower the"
-    ):
+    with pytest.raises(RuntimeError, match=r"the loss is nan at step 1 of 12 with the learning rate 4e-05; it must be finite: lower the"):
         finetune(model, (inputs * torch.nan, torch.zeros(384, dtype=torch.long)), batch_size=32)
     torch.testing.assert_close(list(model.parameters()), [before[name] for name, _ in model.named_parameters()], rtol=0, atol=0)
 
