@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from tenfold.embeddings.hot_rows import HotRows as HotRows
+from tenfold.embeddings.sharded_embedding import ShardedEmbedding as ShardedEmbedding
+from tenfold.embeddings.shared_rows import HashEmbedding as HashEmbedding
+from tenfold.embeddings.shared_rows import QuotientRemainderEmbedding as QuotientRemainderEmbedding
 from tenfold.layers import all_layers as _all_layers
 from tenfold.layers.conv import Conv1d as Conv1d
 from tenfold.layers.conv import Conv2d as Conv2d

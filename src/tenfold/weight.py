@@ -8,7 +8,7 @@ convolve  (N, in, *positions) -> (N, out, *positions)
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,15 +19,11 @@ from typing_extensions import Self
 from tenfold import contract
 from tenfold.buckets import bucket
 from tenfold.contract import ContractionPlan, Machine, Positions
+from tenfold.contract.kept import Kept, constant_result
+from tenfold.contract.run import full_precision, pad_channels
 from tenfold.contract.steps import PairPlan, RowsPlan
 from tenfold.fold import Fold
 from tenfold.network import Network
-
-
-def _constant_result(function: Any) -> Any:
-    """The function, marked as torch.compiler.assume_constant_result marks it; that would import all of Dynamo, which takes seconds."""
-    function._dynamo_marked_constant = True
-    return function
 
 
 class FactorizedWeight(nn.Module):
@@ -66,7 +62,8 @@ class FactorizedWeight(nn.Module):
         _ = network.terms, network.term_slices  # Dynamo cannot enter the lock of a cached property that was never read
         self.fold = fold.plain
         self.factors = nn.ParameterList(nn.Parameter(factor.to(device=device, dtype=dtype).contiguous()) for factor in factors)
-        self._prepared: dict[Any, tuple[Any, Any]] = {}
+        self._prepared = Kept()
+        self.is_rebuilt = False  # in training: multiply with `dense()`, built anew in every call, instead of with the factors
 
     def init_normal_(self, std: float, *, generator: torch.Generator | None = None) -> None:
         """Fills the factors so that every entry of `dense()` has mean 0 and standard deviation `std`.
@@ -89,7 +86,7 @@ class FactorizedWeight(nn.Module):
         return self.kept("dense", self._dense)
 
     def _dense(self) -> Tensor:
-        with _full_precision(self.factors[0]):
+        with full_precision(self.factors[0]):
             return self.fold.unfold(self._sum(lambda term, factors: contract.dense(self.plan_dense(term), factors)))
 
     def _sum(self, make: Callable[[int, list[Tensor]], Tensor]) -> Tensor:
@@ -101,57 +98,70 @@ class FactorizedWeight(nn.Module):
     def apply(self, x: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(*batch, out) from (*batch, in): x times the transposed dense weight.
 
-        A callable argument is torch's own `Module.apply(fn)`, which walks over submodules; models call it to initialise themselves.
+        A callable argument is torch's own `Module.apply(fn)`, with which models initialise themselves.
         """
         if not isinstance(x, Tensor):
             return super().apply(x)
-        size_in, size_out = self.fold.axis("i"), self.fold.axis("o")
+        size_in = self.fold.axis("i")
         if not x.dim() or x.shape[-1] != size_in.size:
             given = x.shape[-1] if x.dim() else "no"
             raise RuntimeError(f"the input has {given} features, but this weight of shape {self.fold.shape} needs {size_in.size}")
-        x = self._cast(x)
+        x, is_kept = self._cast(x), self.is_kept()
+        if self.is_rebuilt and not is_kept:
+            return F.linear(x, self.dense().to(x.dtype))
         if size_in.padding:
             x = F.pad(x, (0, size_in.padding))
-        batch, is_kept = bucket(math.prod(x.shape[:-1])), self.is_kept()
+        batch = bucket(math.prod(x.shape[:-1]))
 
         def term(number: int, factors: list[Tensor]) -> Tensor:
             plan = self.plan_apply(batch, is_kept, number)
             return contract.linear(plan, self._prepared_for(plan, factors, x.dtype), x)
 
-        y = self._sum(term)
+        return self._cut(self._sum(term))
+
+    def _cut(self, y: Tensor) -> Tensor:
+        """Outputs without those that padding added."""
+        size_out = self.fold.axis("o")
         return y.narrow(-1, 0, size_out.size) if size_out.padding else y
 
     def bound(self, batch: int) -> Callable[[Tensor], Tensor]:
         """`apply` for many inputs of about `batch` rows: what depends on the factors alone is computed now, once, with gradients."""
-        size_in, size_out = self.fold.axis("i"), self.fold.axis("o")
+        size_in = self.fold.axis("i")
         plans = [self.plan_apply(bucket(batch), True, number) for number in range(len(self.network.terms))]
-        factors = list(self.factors)
-        ready = [
-            self._prepared_for(plan, factors[part], factors[0].dtype) for plan, part in zip(plans, self.network.term_slices, strict=True)
-        ]
+        factors, dtype = list(self.factors), self.factors[0].dtype
+        ready = [self._prepared_for(plan, factors[part], dtype) for plan, part in zip(plans, self.network.term_slices, strict=True)]
 
         def apply(x: Tensor) -> Tensor:
             x = self._cast(x)
             if size_in.padding:
                 x = F.pad(x, (0, size_in.padding))
             parts = [contract.linear(plan, [one.to(x.dtype) for one in tensors], x) for plan, tensors in zip(plans, ready, strict=True)]
-            y = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-            return y.narrow(-1, 0, size_out.size) if size_out.padding else y
+            return self._cut(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0))
 
         return apply
 
     def rows(self, ids: Tensor) -> Tensor:
         """(*ids, out): the rows `ids` of an embedding whose rows are the input axis, in the dtype of the factors."""
-        axis_in, axis_out = self.fold.axis("i"), self.fold.axis("o")
         flat = ids.reshape(-1)
-        digits = []
-        for size in reversed(axis_in.modes[1:]):
-            digits.append(flat % size)
-            flat = torch.div(flat, size, rounding_mode="floor")
-        digits.append(flat)  # whole, so that the gather refuses ids which are negative or too large
-        with _full_precision(self.factors[0]):
-            y = self._sum(lambda term, factors: contract.rows(self.plan_rows(term), factors, digits[::-1]))
-        return y.narrow(-1, 0, axis_out.size).reshape(*ids.shape, axis_out.size)
+        if contract.is_reusing(flat, self.factors[0]):
+            y = self._looked_up(contract.each(self.network, flat))
+        else:
+            digits = contract.digits_of(flat, self.fold.axis("i").modes)
+            with full_precision(self.factors[0]):
+                y = self._sum(lambda term, factors: contract.rows(self.plan_rows(term), factors, digits))
+        return self._cut(y).reshape(*ids.shape, self.fold.axis("o").size)
+
+    def bags(self, ids: Tensor, bags: Tensor, n_bags: int, weights: Tensor | None = None) -> Tensor:
+        """(n_bags, out): sums of the rows `ids` (n,), times weights (n,), which get no gradient; `bags` (n,) says where each row goes."""
+        if contract.is_reusing(ids, self.factors[0]):
+            return self._cut(self._looked_up(contract.summed(self.network, ids, bags, n_bags, weights)))
+        y = self.rows(ids) if weights is None else self.rows(ids) * weights.detach()[:, None]
+        return y.new_zeros(n_bags, y.shape[1]).index_add(0, bags.to(torch.int64), y)
+
+    def _looked_up(self, request: contract.Request) -> Tensor:
+        terms, keep = self.network.terms, self.kept if self.is_kept() and Kept.is_possible(list(self.factors)) else None
+        with full_precision(self.factors[0]):
+            return self._sum(lambda term, factors: contract.look_up(terms[term], factors, request, keep))
 
     def convolve(self, x: Tensor, spatial: Callable[[Tensor, Tensor, int], Tensor], positions: Positions) -> Tensor:
         """(N, out, *positions) from (N, in, *positions).
@@ -160,11 +170,12 @@ class FactorizedWeight(nn.Module):
         `positions` are the numbers of places that it reads and writes, from which the plan's cost is computed.
         """
         axis_in, axis_out, groups = self.fold.axis("i"), self.fold.axis("o"), self.fold.groups
-        x = self._cast(x)
+        x, is_kept, p = self._cast(x), self.is_kept(), positions
+        if self.is_rebuilt and not is_kept:
+            return spatial(x, self.dense().to(x.dtype), groups)
         if axis_in.padding:
-            x = _pad_channels(x, groups, axis_in.padding)
-        p = positions
-        batch, is_kept = bucket(x.shape[0]), self.is_kept()
+            x = pad_channels(x, groups, axis_in.padding)
+        batch = bucket(x.shape[0])
 
         def term(number: int, factors: list[Tensor]) -> Tensor:
             plan = self.plan_convolve(batch, is_kept, p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride, number)
@@ -218,22 +229,22 @@ class FactorizedWeight(nn.Module):
     # -- plans, made once from sizes --------------------------------------------------------------------------------
     # Dynamo calls these while tracing and bakes their results in: no search is ever part of a graph.
 
-    @_constant_result
+    @constant_result
     def plan_dense(self, term: int = 0) -> PairPlan:
         """How `dense` contracts the factors of a term."""
         return contract.plan_dense(self.network.terms[term])
 
-    @_constant_result
+    @constant_result
     def plan_rows(self, term: int = 0) -> RowsPlan:
         """How `rows` contracts gathered slices of a term."""
         return contract.plan_rows(self.network.terms[term])
 
-    @_constant_result
+    @constant_result
     def plan_apply(self, batch: int, is_cached: bool = True, term: int = 0) -> ContractionPlan:
         """How `apply` contracts an input of `batch` rows with a term; `print` it to see steps, FLOP and bytes."""
         return contract.plan_linear(self.network.terms[term], batch, is_cached, Machine.of(self.factors[0].device.type))
 
-    @_constant_result
+    @constant_result
     def plan_convolve(
         self,
         batch: int,
@@ -260,20 +271,8 @@ class FactorizedWeight(nn.Module):
         return self.kept((plan, dtype), lambda: [one.to(dtype) for one in contract.prepare(plan, factors)])
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
-        """`make()`, or what it gave before, where `is_kept()` and no factor has changed since.
-
-        A change is seen by a tensor's version, which writing through `factor.data` does not raise; `train()` and `eval()` forget all.
-        """
-        factors = list(self.factors)
-        # tensors put in the place of parameters (torch.func) come and go; inference tensors have no version
-        if not self.is_kept() or any(not isinstance(factor, nn.Parameter) or factor.is_inference() for factor in factors):
-            return make()
-        state = [(id(factor), factor._version, factor.data_ptr()) for factor in factors]
-        if (found := self._prepared.get(key)) is None or found[0] != state:
-            if found is not None:
-                self._prepared.clear()  # a factor changed: everything that was built from it is stale
-            self._prepared[key] = (state, make())
-        return self._prepared[key][1]
+        """`make()`, or what it gave before, where `is_kept()` and no factor has changed since; `train()` and `eval()` forget all."""
+        return self._prepared.find(key, list(self.factors), make) if self.is_kept() else make()
 
     def train(self, mode: bool = True) -> Self:
         """torch's; what was kept is dropped, so that training does not hold memory for it."""
@@ -281,20 +280,21 @@ class FactorizedWeight(nn.Module):
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": {}}
+        return {**self.__dict__, "_prepared": Kept()}
 
     def extra_repr(self) -> str:
         """The statement, the ranks and the number of parameters."""
         return f"{self.network.statement!r}, ranks={self.network.ranks}, numel={self.network.numel:,}"
 
 
-def _full_precision(like: Tensor) -> Any:
-    """A context in which autocast is off: what stands for a weight keeps the dtype of the weight."""
-    device = like.device.type
-    is_cast = device != "meta" and torch.is_autocast_enabled(device)  # torch knows no autocast for "meta"
-    return torch.autocast(device, enabled=False) if is_cast else contextlib.nullcontext()
-
-
-def _pad_channels(x: Tensor, groups: int, padding: int) -> Tensor:
-    y = x.unflatten(1, (groups, -1))
-    return F.pad(y, (0, 0) * (x.dim() - 2) + (0, padding)).flatten(1, 2)
+@contextlib.contextmanager
+def rebuilt(model: nn.Module) -> Iterator[None]:
+    """A context in which a model trains with its weights rebuilt from their factors in every call."""
+    weights = [module for module in model.modules() if isinstance(module, FactorizedWeight)]
+    try:
+        for weight in weights:
+            weight.is_rebuilt = True
+        yield
+    finally:
+        for weight in weights:
+            weight.is_rebuilt = False

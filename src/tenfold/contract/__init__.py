@@ -5,6 +5,7 @@ orders.py     in which order it meets which groups: the cheapest ones first
 layout.py     how its indices can lie in memory before and after a step, so that nothing large is copied
 setting.py    what a search is told; apply_steps.py and convolve_steps.py price and build the steps of the two verbs
 search.py     the choice; cost.py what an operation costs on a machine, pairs.py factors among themselves
+lookup*.py    rows of tables for ids: what ids have in common is computed once
 steps.py      the plan as data; chain.py and run.py execute it with torch operations
 
 A measured machine model is another `Machine` value; a native kernel is another way to run a `Step`.
@@ -13,10 +14,18 @@ A measured machine model is another `Machine` value; a native kernel is another 
 from tenfold.contract.chain import linear as linear
 from tenfold.contract.convolve_steps import Positions as Positions
 from tenfold.contract.cost import Machine as Machine
+from tenfold.contract.lookup_call import Request as Request
+from tenfold.contract.lookup_call import Reuse as Reuse
+from tenfold.contract.lookup_call import each as each
+from tenfold.contract.lookup_call import is_reusing as is_reusing
+from tenfold.contract.lookup_call import look_up as look_up
+from tenfold.contract.lookup_call import reuse_of as reuse_of
+from tenfold.contract.lookup_call import summed as summed
 from tenfold.contract.pairs import plan_dense as plan_dense
 from tenfold.contract.pairs import plan_rows as plan_rows
 from tenfold.contract.run import convolve as convolve
 from tenfold.contract.run import dense as dense
+from tenfold.contract.run import digits_of as digits_of
 from tenfold.contract.run import prepare as prepare
 from tenfold.contract.run import rows as rows
 from tenfold.contract.search import dense_plan as dense_plan

@@ -1,6 +1,8 @@
 """Execution of plans with torch operations. Nothing is searched or decided here."""
 
+import contextlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +73,15 @@ def _reorder(x: Tensor, view: tuple[int, ...], perm: tuple[int, ...] | None, n_s
     return y.reshape(x.shape)
 
 
+def digits_of(ids: Tensor, radices: Sequence[int]) -> list[Tensor]:
+    """The digits of ids; the first is whole, so that a gather refuses ids which are negative or too large."""
+    found = []
+    for size in reversed(radices[1:]):
+        found.append(ids % size)
+        ids = torch.div(ids, size, rounding_mode="floor")
+    return [ids, *reversed(found)]
+
+
 def rows(plan: RowsPlan, factors: Sequence[Tensor], digits: Sequence[Tensor]) -> Tensor:
     """(batch, out): factor slices gathered at the mode indices `digits` of each id, then contracted with the batch shared."""
     operands = []
@@ -82,3 +93,16 @@ def rows(plan: RowsPlan, factors: Sequence[Tensor], digits: Sequence[Tensor]) ->
             factor = factor.permute(gather.perm).reshape(gather.shape).index_select(0, flat)
         operands.append(factor)
     return run_pairs(operands, plan.pairs).permute(plan.perm).reshape(-1, plan.n_out)
+
+
+def full_precision(like: Tensor) -> Any:
+    """A context in which autocast is off: what stands for a weight keeps the dtype of the weight."""
+    device = like.device.type
+    is_cast = device != "meta" and torch.is_autocast_enabled(device)  # torch knows no autocast for "meta"
+    return torch.autocast(device, enabled=False) if is_cast else contextlib.nullcontext()
+
+
+def pad_channels(x: Tensor, groups: int, padding: int) -> Tensor:
+    """(N, channels + groups x padding, *positions): each group of channels with zeros at its end."""
+    y = x.unflatten(1, (groups, -1))
+    return F.pad(y, (0, 0) * (x.dim() - 2) + (0, padding)).flatten(1, 2)

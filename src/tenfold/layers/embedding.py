@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_iter
 from typing_extensions import Self
 
+from tenfold import contract
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer, Workload
@@ -106,6 +108,16 @@ class EmbeddingLayer(FactorizedLayer, abc.ABC):
         """How rows are looked up; `print` it. It does not depend on the number of ids."""
         return self.factorized.plan_rows()
 
+    def reuse(self, ids: Tensor) -> contract.Reuse:
+        """What a batch of ids has in common: different ids and different prefixes for each id; `print` it."""
+        return contract.reuse_of(self.factorized.network.terms[0], ids.reshape(-1))
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory of what is kept between calls in eval, such as a table of all prefixes, beside the parameters."""
+        made = tree_iter([one for _, one in self.factorized._prepared.values()])
+        return sum(one.numel() * one.element_size() for one in made if isinstance(one, Tensor))
+
     def _check_ids(self, ids: Tensor, error: type[Exception]) -> None:
         """Raises what the torch layer raises for ids that are no whole numbers or stand for no row.
 
@@ -114,7 +126,8 @@ class EmbeddingLayer(FactorizedLayer, abc.ABC):
         """
         if ids.dtype not in (torch.int64, torch.int32):
             raise RuntimeError(f"the ids have the dtype {ids.dtype}; a lookup needs torch.int64 or torch.int32: convert them")
-        if torch.compiler.is_compiling() or ids.device.type != "cpu" or not ids.numel():
+        is_traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        if is_traced or ids.device.type != "cpu" or not ids.numel():
             return
         low, high = (int(one) for one in ids.aminmax())
         if low < 0 or high >= self.num_embeddings:

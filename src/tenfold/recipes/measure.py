@@ -81,7 +81,7 @@ class _Storages(TorchDispatchMode):
     def _watch(self, tensor: torch.Tensor, n_bytes: int) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._known:
+        if key in self._known or tensor.is_meta:
             return
         self._known.add(key)
         self.now += n_bytes

@@ -1,0 +1,35 @@
+"""What stays between calls: results of factors, until one of them changes, and results that tracing may bake in."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def constant_result(function: Any) -> Any:
+    """The function, marked as torch.compiler.assume_constant_result marks it; that would import all of Dynamo, which takes seconds."""
+    function._dynamo_marked_constant = True
+    return function
+
+
+class Kept(dict[Any, tuple[Any, Any]]):
+    """Results by their keys, each with the state that the factors had when it was made.
+
+    A change is seen by a tensor's version, which writing through `factor.data` does not raise.
+    """
+
+    @staticmethod
+    def is_possible(factors: Sequence[Tensor]) -> bool:
+        """Whether factors have a state: what torch.func puts in the place of parameters comes and goes, inference tensors have none."""
+        return all(isinstance(factor, nn.Parameter) and not factor.is_inference() for factor in factors)
+
+    def find(self, key: Any, factors: Sequence[Tensor], make: Callable[[], Any]) -> Any:
+        """`make()`, or what it gave before where no factor has changed since."""
+        if not self.is_possible(factors):
+            return make()
+        state = [(id(factor), factor._version, factor.data_ptr()) for factor in factors]
+        if (found := self.get(key)) is None or found[0] != state:
+            if found is not None:
+                self.clear()  # a factor changed: everything that was built from it is stale
+            self[key] = (state, make())
+        return self[key][1]
