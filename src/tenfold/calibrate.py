@@ -1,66 +1,23 @@
 """What real inputs tell: second moments of the inputs of every layer, and BatchNorm statistics of a changed model."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.batches import as_batch, batches
+from tenfold.moments import InputMoments as InputMoments
+from tenfold.moments import batch_norms
 from tenfold.progress import Progress, silent
 from tenfold.solvers.whitening import Whitening
-from tenfold.survey import Found, batch_size, call, first_tensor, probing
+from tenfold.survey import Found, batch_size, call, probing
 
 MOMENT_SAMPLES = 2048  # second moments of inputs settle early
 NORM_SAMPLES = 4096
+MATCHED_SAMPLES = 1024  # fewer do where both models see the same ones
 BATCH_SIZE = 64
-ROWS_LIMIT = 4096  # patches of a layer that one batch contributes; more add cost and hardly information
-SIZE_LIMIT = 4608  # values in a patch above which no moment is kept: 4608^2 doubles are 170 MB
-
-
-class InputMoments:
-    """Forward hooks that accumulate the second moment of each layer's inputs in float64, streaming over any number of samples.
-
-    Use as a context; `moments` are then a mapping from layer names to `Whitening`. For a convolution the inputs are its patches.
-    """
-
-    def __init__(self, layers: Sequence[Found]) -> None:
-        self._layers = [one for one in layers if one.layer is not None and _patch_size(one.module) is not None]
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> "InputMoments":
-        for one in self._layers:
-            self._handles.append(one.module.register_forward_pre_hook(self._hook(one.name), with_kwargs=True))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _hook(self, name: str) -> Any:
-        def accumulate(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            if (first := first_tensor((*arguments, *keywords.values()))) is None or not first.numel():
-                return
-            rows = _patches(module, first.detach())
-            if not bool(torch.isfinite(rows).all()):
-                raise ValueError(
-                    f"the inputs of {name} have values that are NaN or infinite; calibration needs finite ones: "
-                    "check that the data are normalised as the model expects"
-                )
-            moment = (rows.mT @ rows).double()
-            self._sums[name] = self._sums[name] + moment if name in self._sums else moment
-            self._counts[name] = self._counts.get(name, 0) + rows.shape[1]
-
-        return accumulate
-
-    @property
-    def moments(self) -> dict[str, Whitening]:
-        """The second moments by layer name; a layer that no input reached has none."""
-        return {name: Whitening(total / self._counts[name]) for name, total in self._sums.items()}
+LEAST_VARIANCE = 1e-4  # of the running variance, added to both variances of a ratio
 
 
 def input_moments(
@@ -71,36 +28,153 @@ def input_moments(
     Raises:
         ValueError: the data are empty, or an input is not finite.
     """
-    with InputMoments(layers) as moments, probing(model):
-        for inputs in _inputs(data, samples, "reading inputs", progress):
-            call(model, inputs)
+    with InputMoments(model, layers) as moments, probing(model):
+        for inputs in inputs_of(data, samples, "reading inputs", progress):
+            run_on(model, inputs)
     return moments.moments
 
 
-def reestimate_norms(model: nn.Module, data: Any, *, samples: int = NORM_SAMPLES, progress: Progress = silent) -> int:
-    """Recomputes the running statistics of every BatchNorm from at most `samples` samples; returns how many there are.
+def reestimate_norms(
+    model: nn.Module, data: Any, *, reference: nn.Module | None = None, samples: int | None = None, progress: Progress = silent
+) -> int:
+    """Recomputes the running statistics of every BatchNorm from the data; returns how many there are.
 
     The statistics belong to the activations of the model as it was; those of a compressed model have moved.
+
+    Args:
+        reference: the model before compression. Its statistics, which may come from other data or from augmented ones, are then moved by
+            as much as the activations moved, instead of being replaced by those of `data`: a model that has not changed keeps its own.
+        samples: at most so many are used; left out, NORM_SAMPLES, or MATCHED_SAMPLES with a reference.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = batch_norms(model)
     if not norms:
         return 0
-    momenta = [norm.momentum for norm in norms]
+    if reference is not None:
+        with MatchedNorms(model, reference) as matched, probing(reference), probing(model):
+            for inputs in inputs_of(data, samples or MATCHED_SAMPLES, "re-estimating BatchNorm", progress):
+                matched.run(inputs)
+        return len(norms)
+    momenta = {name: norm.momentum for name, norm in norms.items()}
     try:
         with probing(model):
-            for norm in norms:
+            for norm in norms.values():
                 norm.reset_running_stats()
                 norm.momentum = None  # a cumulative average: every batch counts the same
                 norm.training = True
             largest = 0
-            for inputs in _inputs(data, samples, "re-estimating BatchNorm", progress):
+            for inputs in inputs_of(data, samples or NORM_SAMPLES, "re-estimating BatchNorm", progress):
                 largest = max(largest, batch_size(inputs))
                 if batch_size(inputs) > largest // 2:  # a small last batch would count as much as the others; one sample has no variance
-                    call(model, inputs)
+                    run_on(model, inputs)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for name, norm in norms.items():
+            norm.momentum = momenta[name]
     return len(norms)
+
+
+class Reached(Exception):
+    """Raised by a hook where the rest of a model need not run."""
+
+
+class MatchedNorms:
+    """A context in which the BatchNorms of a model correct for what changed since a reference model; they keep the average at its end.
+
+    `run` gives the same inputs to both. Each BatchNorm's statistics are then those of its twin, scaled and moved as the variances and
+    means of their inputs are: a layer before it that only scales and shifts its outputs changes nothing after it. A BatchNorm that no
+    input reached keeps what it has.
+    """
+
+    def __init__(self, model: nn.Module, reference: nn.Module) -> None:
+        theirs = batch_norms(reference)
+        self.models = (reference, model)
+        self._pairs = {
+            name: (norm, theirs[name])
+            for name, norm in batch_norms(model).items()
+            if name in theirs and theirs[name].num_features == norm.num_features
+        }
+        self._own = {name: (norm.running_mean, norm.running_var) for name, (norm, _) in self._pairs.items()}
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self._sums: dict[str, list[Any]] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> "MatchedNorms":
+        for name, (norm, other) in self._pairs.items():
+            self._handles.append(other.register_forward_pre_hook(self._see(name)))
+            self._handles.append(norm.register_forward_pre_hook(self._match(name)))
+        return self
+
+    def begin(self) -> None:
+        """Forgets the last batch."""
+        self._seen.clear()
+
+    def run(self, inputs: Any) -> None:
+        """Runs both models on one batch."""
+        self.begin()
+        for model in self.models:
+            run_on(model, inputs)
+
+    def _see(self, name: str) -> Any:
+        def see(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            self._seen.setdefault(name, []).append(_mean_and_variance(arguments[0]))
+
+        return see
+
+    def _match(self, name: str) -> Any:
+        _, other = self._pairs[name]
+
+        def match(norm: Any, arguments: tuple[Any, ...]) -> None:
+            if not self._seen.get(name):
+                return
+            mean, variance = _mean_and_variance(arguments[0])
+            old_mean, old_variance = self._seen[name].pop(0)
+            # a channel that hardly varies in these data tells nothing of the ratio
+            least = (LEAST_VARIANCE * other.running_var.double()).clamp_min(1e-300)
+            ratio = (variance + least) / (old_variance + least)
+            means = mean + (other.running_mean.double() - old_mean) * ratio.sqrt()
+            variances = other.running_var.double() * ratio
+            norm.running_mean, norm.running_var = means.to(other.running_mean), variances.to(other.running_var)
+            sums, rows = self._sums.setdefault(name, [0.0, 0.0, 0]), len(arguments[0])
+            sums[:] = [sums[0] + rows * means, sums[1] + rows * variances, sums[2] + rows]
+
+        return match
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        with torch.no_grad():
+            for name, (norm, _) in self._pairs.items():
+                norm.running_mean, norm.running_var = self._own[name]
+                if name in self._sums:
+                    mean, variance, rows = self._sums[name]
+                    norm.running_mean.copy_(mean / rows)
+                    norm.running_var.copy_(variance / rows)
+
+
+def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(channels,) each, in float64, over all other axes of (N, channels, ..)."""
+    rows = x.detach().double().movedim(1, 0).flatten(1)
+    return rows.mean(1), rows.var(1, unbiased=False)
+
+
+def run_on(model: nn.Module, inputs: Any) -> Any:
+    """The model's output for calibration inputs.
+
+    Raises:
+        RuntimeError: the model does not take them.
+    """
+    try:
+        return call(model, inputs)
+    except RuntimeError as error:
+        shapes = ", ".join(f"{tuple(one.shape)} of {one.dtype}" for one in _tensors(inputs)) or type(inputs).__name__
+        raise RuntimeError(
+            f"{type(model).__name__} does not run on the calibration data, whose batch is {shapes}: {error}; inputs as in training are "
+            "needed: give data of the size and with the transforms (to float tensors, normalised) that the model was trained with"
+        ) from error
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    values = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else [inputs]
+    return [value for value in values if isinstance(value, Tensor)]
 
 
 def rereadable(data: Any) -> Any:
@@ -116,57 +190,29 @@ def rereadable(data: Any) -> Any:
     return kept
 
 
-def _inputs(data: Any, samples: int, what: str, progress: Progress) -> Iterable[Any]:
-    """The inputs of batches, up to a number of samples; spread over a data set whose order may be sorted."""
+def inputs_of(data: Any, samples: int, what: str, progress: Progress) -> Iterable[Any]:
+    """The inputs of batches, up to a number of samples; spread over a data set whose order may be sorted.
+
+    Raises:
+        TypeError: samples are not tensors yet.
+    """
     seen = 0
     generator = torch.Generator().manual_seed(0)
-    for inputs, _ in batches(data, BATCH_SIZE, shuffle=True, generator=generator):
-        yield inputs
-        seen += batch_size(inputs)
-        progress(what, min(seen, samples), samples)
-        if seen >= samples:
-            return
+    try:
+        for inputs, _ in batches(data, BATCH_SIZE, shuffle=True, generator=generator):
+            yield inputs
+            seen += batch_size(inputs)
+            progress(what, min(seen, samples), samples)
+            if seen >= samples:
+                return
+    except TypeError as error:
+        if "default_collate" not in str(error):
+            raise
+        raise TypeError(
+            f"the samples of the calibration data cannot be joined to batches ({error}); tensors are needed: give the data set the "
+            "transforms that the model was trained with, such as to tensors and normalised"
+        ) from error
     progress(what, samples, samples)
-
-
-def _patch_size(module: nn.Module) -> int | None:
-    """The number of values that one row of the weight meets, or None where a second moment makes no sense or is too large."""
-    if isinstance(module, nn.Linear):
-        size = module.in_features
-    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        size = module.weight[0].numel()
-    else:
-        return None
-    return size if size <= SIZE_LIMIT else None
-
-
-def _patches(module: nn.Module, x: Tensor) -> Tensor:
-    """(groups, rows, in x kernel): what the weight is multiplied with, a spread of at most ROWS_LIMIT rows."""
-    x = x if x.dtype == torch.float64 else x.float()
-    if isinstance(module, nn.Linear):
-        rows = x.reshape(-1, x.shape[-1])
-        return rows[:: max(1, len(rows) // ROWS_LIMIT)][None]
-    layer: Any = module
-    n_spatial = len(layer.kernel_size)
-    if x.dim() == n_spatial + 1:
-        x = x[None]
-    if layer.padding_mode != "zeros":
-        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
-    elif any(layer._reversed_padding_repeated_twice):
-        x = F.pad(x, layer._reversed_padding_repeated_twice)
-    for axis, (kernel, stride, dilation) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), 2):
-        x = x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-    places = x.shape[2 : 2 + n_spatial].numel() * x.shape[0]
-    # (N, C, *places, *kernel) -> (*places, N, C, *kernel), thinned before it is copied
-    x = x.permute(0, *range(2, 2 + n_spatial), 1, *range(2 + n_spatial, 2 + 2 * n_spatial))
-    sizes = x.shape[1 : 1 + n_spatial]
-    step = max(1, places // ROWS_LIMIT)
-    while math.gcd(step, sizes[-1]) > 1:  # every column is met, borders as often as they are there
-        step += 1
-    if step > 1:
-        x = x[(slice(None), *torch.unravel_index(torch.arange(0, sizes.numel(), step, device=x.device), sizes))]
-    channels = layer.in_channels // layer.groups
-    return x.reshape(-1, layer.groups, channels * layer.weight[0, 0].numel()).movedim(1, 0)
 
 
 def calibration_batch(data: Any, size: int = BATCH_SIZE) -> Any:

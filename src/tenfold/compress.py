@@ -1,22 +1,28 @@
 """compress: Plan + model (+ calibration data) -> a model with factorised layers. Also `factorize`: the same layers, fresh parameters."""
 
 import copy
+import math
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
-from tenfold.calibrate import input_moments, reestimate_norms, rereadable
-from tenfold.decompose import decompose
+from tenfold.calibrate import calibration_batch, input_moments, reestimate_norms, rereadable
+from tenfold.decompose import Decomposition, check_weight, decompose
 from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer
+from tenfold.moments import is_calibrated
 from tenfold.network import Network
 from tenfold.plan import LayerPlan, Plan, explicit_plan
 from tenfold.progress import Progress, silent
 from tenfold.recurrent.opened import close_recurrent, open_recurrent, opened_view
 from tenfold.selection import Choice, Formats
-from tenfold.solvers.whitening import Whitening
+from tenfold.sequential import Goal, call_order, paired_goals, stages
+from tenfold.solvers.whitening import Whitening, output_mean
 from tenfold.survey import Found, replace, survey, unwrapped
 from tenfold.weight import FactorizedWeight
 
@@ -26,6 +32,7 @@ def compress(
     plan: Plan | Formats,
     *,
     calibration: Any = None,
+    sequential: bool = False,
     inplace: bool = False,
     seed: int = 0,
     sweeps: int = 200,
@@ -38,12 +45,18 @@ def compress(
     Args:
         plan: from `tenfold.plan` or a file; or a format, or a mapping from names, patterns or layer types to formats, with ranks.
         calibration: a data set, loader or batches of real inputs: decompositions then minimise the error of the layers' outputs, and
-            BatchNorm statistics are re-estimated.
+            BatchNorm statistics and biases follow what changed.
+        sequential: calibrate layers in the order of their calls on inputs from the layers already compressed, to the outputs of the dense
+            ones, see `tenfold.sequential`: errors do not add up, for some more runs of the model.
         inplace: change the model itself, which saves the memory of a copy. (A model that is a layer itself comes back as a new one.)
         sweeps: at most so many sweeps of iterative solvers.
 
     Raises:
-        ValueError: the plan is for another model, a rank or modes do not fit a layer, a weight is not finite, or the data are empty.
+        ValueError: the plan is for another model, a rank or modes do not fit a layer, a weight is not finite, or the data are empty or
+            reach none of the layers.
+        RuntimeError: the model does not run on the calibration data.
+
+    Warns where a layer cannot be decomposed, and leaves it dense.
     """
     progress = progress or silent
     model = unwrapped(model)
@@ -51,21 +64,78 @@ def compress(
     if not isinstance(plan, Plan):
         plan = explicit_plan(model, plan, seed=seed)
     view = opened_view(model)
+    reference: nn.Module | None = view
+    if inplace and calibration is not None and (reference := _sharing(view)) is not None:
+        view = reference
     work = _check(survey(view), plan)
+    if sequential and (calibration is None or reference is None):
+        lacks = "no calibration data" if calibration is None else "a model that cannot be copied"
+        raise ValueError(
+            f"sequential=True has {lacks}; layers are calibrated one after another, on inputs that the dense model gets too: give "
+            "calibration=, and leave out inplace=True for a model that cannot be copied"
+        )
+    for found, _ in work:
+        check_weight(found.weight, found.name or type(found.module).__name__)
     moments: Mapping[str, Whitening] = {}
+    layers = [found for found, _ in work]
     if calibration is not None:
-        moments = input_moments(view, [found for found, _ in work], calibration, progress=progress)
-    layers = _decompose(work, moments, sweeps, seed, progress)
+        moments = input_moments(view, layers, calibration, progress=progress)
+        _check_reached(layers, moments)
     if not inplace:
-        model = _copy_without(model, [found.module for found, _ in work])
+        model = _copy_without(model, [found.module for found in layers])
     model, opened = open_recurrent(model)
-    targets = {one.name: one.module for one in survey(model)}
-    for name, layer in layers.items():
-        model = replace(model, targets[name], layer)
-    model = close_recurrent(model, opened)
+    partly = _Partly(model, {one.name: one.module for one in survey(model)}, not inplace)
+    order = call_order(view, layers, calibration_batch(calibration, 2)) if sequential else []
+    rows = {found.name: row for found, row in work}
+    for number, stage in enumerate(stages(order, layers) if sequential else [layers]):
+        goals = {one.name: Goal.of_dense(one, moments.get(one.name)) for one in stage}
+        if number > 0:
+            assert reference is not None
+            goals = paired_goals(stage, reference, partly.model, partly.modules, order, calibration, moments, progress)
+        partly.put(stage, _decompose([(found, rows[found.name]) for found in stage], goals, sweeps, seed, progress))
+    model = close_recurrent(partly.model, opened)
     if calibration is not None:
-        reestimate_norms(model, calibration, progress=progress)
+        reestimate_norms(model, calibration, reference=reference, progress=progress)
     return model
+
+
+@dataclass
+class _Partly:
+    """A model on its way: some layers are dense still. has_borrowed: their weights are those of the model that it was copied from."""
+
+    model: nn.Module
+    modules: dict[str, nn.Module]
+    has_borrowed: bool
+
+    def put(self, stage: Sequence[Found], layers: Mapping[str, FactorizedLayer]) -> None:
+        """Puts layers in their places; those of the stage that are not there stay dense."""
+        for one in stage:
+            old: Any = self.modules[one.name]
+            if one.name in layers:
+                self.model = replace(self.model, old, layers[one.name])
+            elif self.has_borrowed:
+                old.weight = nn.Parameter(old.weight.detach().clone(), old.weight.requires_grad)
+
+
+def _sharing(model: nn.Module) -> nn.Module | None:
+    """A copy of a model with the same parameters and buffers of its own, None where it cannot be copied."""
+    try:
+        return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    except (RuntimeError, TypeError):
+        return None
+
+
+def _check_reached(layers: Sequence[Found], moments: Mapping[str, Whitening]) -> None:
+    """Warns about layers that no calibration input reached; raises ValueError where that is all of them."""
+    usable = [one.name for one in layers if is_calibrated(one)]
+    missed = [name for name in usable if name not in moments]
+    if not missed:
+        return
+    text = f"the calibration data never reach {', '.join(missed)}"
+    advice = "give data that run every layer of the plan, or leave those layers dense"
+    if len(missed) == len(usable):
+        raise ValueError(f"{text}, which is all of the layers to be calibrated; at least one has to see inputs: {advice}")
+    warnings.warn(f"{text}; only the errors of their weights could be made small: {advice}", stacklevel=3)
 
 
 def factorize(model: nn.Module, formats: Formats) -> nn.Module:
@@ -122,29 +192,58 @@ def _network(found: Found, row: LayerPlan) -> tuple[Fold, Network, Format]:
 
 
 def _decompose(
-    work: Sequence[tuple[Found, LayerPlan]], moments: Mapping[str, Whitening], sweeps: int, seed: int, progress: Progress
+    work: Sequence[tuple[Found, LayerPlan]], goals: Mapping[str, Goal], sweeps: int, seed: int, progress: Progress
 ) -> dict[str, FactorizedLayer]:
-    """A factorised layer for each name; layers of the same shape and network are solved together."""
+    """A factorised layer for each name; layers of the same shape and network are solved together. Those that fail are left out."""
     jobs: dict[tuple[Any, ...], list[Found]] = {}
     for found, row in work:
         fold, network, format = _network(found, row)
-        usable = found.name in moments and fold.axis("i").padding == 0
+        usable = goals[found.name].metric is not None and fold.axis("i").padding == 0
         jobs.setdefault((fold, network, format, usable), []).append(found)
     done = 0
     layers: dict[str, FactorizedLayer] = {}
     for (fold, network, format, usable), members in jobs.items():
         progress("decomposing", done, len(work))
-        weights: list[Any] = [one.module.weight for one in members]
-        metrics = [moments[one.name] if usable else None for one in members]
-        names = [one.name for one in members]
-        made = decompose(weights, fold, network, format, names=names, whitenings=metrics, sweeps=sweeps, seed=seed)
-        for one, result in zip(members, made, strict=True):
+        options: dict[str, Any] = {"sweeps": sweeps, "seed": seed}
+        for one, result in _each(members, goals, usable, fold, network, format, options):
             assert one.layer is not None
             result.weight.requires_grad_(one.weight.requires_grad)
             layers[one.name] = one.layer.around(one.module, result.weight).train(one.module.training)
+            _correct_bias(layers[one.name], goals[one.name])
         done += len(members)
     progress("decomposing", len(work), len(work))
     return layers
+
+
+def _each(
+    members: Sequence[Found], goals: Mapping[str, Goal], usable: bool, fold: Fold, network: Network, format: Format, options: dict[str, Any]
+) -> list[tuple[Found, Decomposition]]:
+    """The layers with their decompositions; one by one where all together fail, so that a layer that cannot be solved is found."""
+    weights = [goals[one.name].weight for one in members]
+    metrics = [goals[one.name].metric if usable else None for one in members]
+    names = [one.name for one in members]
+    try:
+        made = decompose(weights, fold, network, format, names=names, whitenings=metrics, **options)
+        if bad := [name for name, one in zip(names, made, strict=True) if not math.isfinite(one.error)]:
+            raise ArithmeticError(f"the factors of {', '.join(bad)} are not finite")
+    except (RuntimeError, ArithmeticError) as error:
+        if len(members) > 1:
+            return [pair for one in members for pair in _each([one], goals, usable, fold, network, format, options)]
+        warnings.warn(
+            f"{names[0] or 'the model'} could not be decomposed as {format} ({error}) and stays dense; every layer of the plan was to "
+            "become smaller: choose another format or rank for it",
+            stacklevel=4,
+        )
+        return []
+    return list(zip(members, made, strict=True))
+
+
+def _correct_bias(layer: FactorizedLayer, goal: Goal) -> None:
+    """Moves the bias by the mean that the approximation takes from the outputs."""
+    if layer.bias is None or goal.mean_output is None or goal.metric is None or goal.metric.mean is None:
+        return
+    with torch.no_grad():
+        layer.bias.add_((goal.mean_output - output_mean(layer.weight.detach(), goal.metric.mean)).to(layer.bias))
 
 
 def _copy_without(model: nn.Module, modules: Sequence[nn.Module]) -> nn.Module:

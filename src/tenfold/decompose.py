@@ -9,6 +9,7 @@ from torch import Tensor
 from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.network import Network
+from tenfold.solvers.output_fit import STEPS, fit_outputs
 from tenfold.solvers.solution import Solution, rebuild
 from tenfold.solvers.whitening import Whitening
 from tenfold.weight import FactorizedWeight
@@ -57,11 +58,13 @@ def decompose(
     sweeps: int = 200,
     seed: int = 0,
     warn: bool = True,
+    fit_steps: int = STEPS,
 ) -> list[Decomposition]:
     """Factors for dense weights of the same shape, in their own dtype and on their own device; solved in float64.
 
     Args:
         whitenings: for each weight the metric of its inputs (see `Whitening`); None measures the error on the weight itself.
+        fit_steps: steps of `output_fit` at most, for what whitening leaves of the metric; 0 for none.
 
     Raises:
         TypeError: a weight is not real floating-point.
@@ -73,21 +76,28 @@ def decompose(
         check_weight(weight, name)
     if len(weights) > 1 and weights[0].numel() > BATCH_LIMIT:
         return [
-            decompose([w], fold, network, format, names=[n], whitenings=[m], sweeps=sweeps, seed=seed, warn=warn)[0]
+            decompose([w], fold, network, format, names=[n], whitenings=[m], sweeps=sweeps, seed=seed, warn=warn, fit_steps=fit_steps)[0]
             for w, n, m in zip(weights, names, whitenings, strict=True)
         ]
     single = without_groups(network)
     plain = [group_tensors(fold, weight.detach().double()) for weight in weights]
-    white = [metric.whiten(fold, single, tensor) if metric else tensor for metric, tensor in zip(whitenings, plain, strict=True)]
-    solution = format.solve(torch.cat(white), single, sweeps=sweeps, seed=seed)
+    roots = [[] if metric is None else metric.roots(fold, single) for metric in whitenings]
+    white = torch.cat(
+        [tensor if one is None else one.whiten(fold, single, tensor, r) for one, tensor, r in zip(whitenings, plain, roots, strict=True)]
+    )
+    solution = format.solve(white, single, sweeps=sweeps, seed=seed)
     if warn:
         solution.warn([name for name in names for _ in range(fold.groups)])
+    fitted = None
+    if fit_steps and fold.axis("i").padding == 0:
+        left = [None if one is None else one.left_over(fold, r) for one, r in zip(whitenings, roots, strict=True)]
+        fitted = fit_outputs(fold, single, white, solution.factors, left, fit_steps) if any(one is not None for one in left) else None
     results = []
     for number, (weight, tensor) in enumerate(zip(weights, plain, strict=True)):
         part = slice(number * fold.groups, (number + 1) * fold.groups)
-        factors = [factor[part] for factor in solution.factors]
+        factors = [factor[part] for factor in fitted or solution.factors]
         if (metric := whitenings[number]) is not None:
-            factors = metric.unwhiten(fold, single, factors, tensor)
+            factors = metric.unwhiten(fold, single, factors, tensor, roots[number], is_refitted=fit_steps == 0)
         error = _error(weight.detach().double(), fold, rebuild(single, factors))
         if fold.groups == 1:
             factors = [factor[0] for factor in factors]

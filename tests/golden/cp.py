@@ -14,7 +14,7 @@ Index = tuple[int, ...]
 PLANTED_ERROR = 1e-5  # relative; the solver's least ridge keeps a fit from being exact
 
 
-def entry(factors: Sequence[np.ndarray], o: Index, i: Index, k: Index) -> float:
+def entry(factors: Sequence[np.ndarray], o: Index, i: Index, k: Index, stable: bool = False) -> float:
     total = 0.0
     for r in range(factors[0].shape[-1]):
         term = 1.0
@@ -28,7 +28,7 @@ def entry(factors: Sequence[np.ndarray], o: Index, i: Index, k: Index) -> float:
     return total
 
 
-def numel(o: Sequence[int], i: Sequence[int], k: Sequence[int], ranks: Sequence[int]) -> int:
+def numel(o: Sequence[int], i: Sequence[int], k: Sequence[int], ranks: Sequence[int], stable: bool = False) -> int:
     """R times the sum of all modes, the kernel positions being one mode."""
     (rank,) = ranks
     positions = 1

@@ -14,6 +14,17 @@ from tenfold.calibrate import InputMoments, calibration_batch, input_moments, re
 from tenfold.survey import survey
 
 
+class Pairs(Dataset):
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, k: int) -> tuple[Tensor, int]:
+        return self.x[k], k
+
+
 def direct(layer: Any, x: Tensor) -> Tensor:
     """Mean of x x' over all patches, one by one: entry e of a patch is the input under the weight's entry e."""
     groups = getattr(layer, "groups", 1)
@@ -64,7 +75,7 @@ def test_moments_are_the_direct_formula(name: str, dtype: torch.dtype):
 def test_moments_stream_in_double_precision():
     """Many batches whose sum in float32 would stop growing."""
     layer = nn.Linear(2, 2)
-    with InputMoments(survey(layer)) as moments:
+    with InputMoments(layer, survey(layer)) as moments:
         for _ in range(3):
             layer(torch.full((1, 2), 4096.0))
             for _ in range(50):
@@ -128,6 +139,73 @@ def test_norms_are_those_of_the_data():
     assert [model[1].momentum, model[4].momentum] == [0.3, 0.1] and not any(module.training for module in model.modules())
 
 
+def test_with_a_reference_statistics_move_by_what_changed():
+    model, x = normed(), torch.randn(128, 5) * 3 + 1
+    model[1].running_mean += 7
+    model[1].running_var *= 2
+    small = copy.deepcopy(model)
+    assert reestimate_norms(small, x, reference=model) == 2
+    torch.testing.assert_close(small.state_dict(), model.state_dict(), rtol=1e-5, atol=1e-6)  # nothing changed
+    with torch.no_grad():
+        small[0].weight *= 2
+        small[0].bias += 1
+    assert reestimate_norms(small, [x], reference=model) == 2
+    means = [one[0](x).mean(0) for one in (small, model)]
+    torch.testing.assert_close(small[1].running_mean, means[0] + 2 * (model[1].running_mean - means[1]), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(small[1].running_var, 4 * model[1].running_var, rtol=1e-2, atol=0)
+    torch.testing.assert_close(small(x), model(x), rtol=1e-2, atol=1e-3)  # a scale and a shift before a BatchNorm cost nothing
+    assert not any(module.training or module._forward_pre_hooks for one in (small, model) for module in one.modules())
+
+
+def test_a_reference_with_other_norms_is_used_as_far_as_it_goes():
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3)).eval()
+    other = nn.Sequential(nn.BatchNorm1d(3), nn.Identity()).eval()
+    before = copy.deepcopy(model.state_dict())
+    assert reestimate_norms(model, torch.randn(64, 3), reference=other) == 2
+    torch.testing.assert_close(model.state_dict(), before, rtol=1e-5, atol=1e-6)
+
+
+def test_the_mean_is_free_where_a_bias_or_a_norm_corrects_it():
+    model = nn.Sequential(
+        nn.Linear(3, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 4), nn.Linear(4, 4, bias=False), nn.ReLU(), nn.BatchNorm1d(4)
+    ).eval()
+    x = torch.randn(90, 3) + 2
+    found = input_moments(model, survey(model), x)
+    assert {name: one.is_mean_free for name, one in found.items()} == {"0": True, "2": True, "3": False}
+    torch.testing.assert_close(found["0"].mean[0], x.double().mean(0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found["0"].metric[0], x.double().T.cov(correction=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["3"].metric, found["3"].moment, rtol=0, atol=0)
+
+
+def test_the_mean_of_a_shared_layer_is_free_only_where_every_call_is_corrected():
+    shared, norm, x = nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3), torch.randn(20, 3)
+    for model, expected in ((nn.Sequential(shared, norm, shared, norm), True), (nn.Sequential(shared, norm, shared), False)):
+        assert input_moments(model.eval(), survey(model), x)["0"].is_mean_free == expected
+
+
+@pytest.mark.parametrize("data", [torch.zeros(4, 7), torch.zeros(4, 3, dtype=torch.uint8)], ids=["size", "dtype"])
+def test_data_that_the_model_does_not_take(data: Tensor):
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
+    for run in (lambda: input_moments(model, survey(model), [data]), lambda: reestimate_norms(model, [data])):
+        with pytest.raises(
+            RuntimeError,
+            match=r"Sequential does not run on the calibration data, whose batch is \(4, .*; inputs as in training are needed: give",
+        ):
+            run()
+
+
+def test_data_without_their_transforms():
+    class Pictures(Pairs):
+        def __getitem__(self, k: int) -> Any:
+            return object(), k
+
+    layer = nn.Linear(4, 3)
+    with pytest.raises(
+        TypeError, match=r"the samples of the calibration data cannot be joined to batches \(default_collate.*; tensors are needed: give"
+    ):
+        input_moments(layer, survey(layer), Pictures(torch.zeros(8, 4)))
+
+
 def test_momentum_and_modes_come_back_after_an_error():
     model = normed().train()
     with pytest.raises(ValueError, match="have no samples; at least one batch is needed"):
@@ -146,17 +224,6 @@ def test_a_small_last_batch_does_not_disturb_the_norms():
     reestimate_norms(model, DataLoader(TensorDataset(x), 64))
     torch.testing.assert_close(model[1].running_mean, model[0](x[:64]).mean(0), rtol=1e-5, atol=1e-5)
     reestimate_norms(model, TensorDataset(x))  # drawn in another order, 64 and 1
-
-
-class Pairs(Dataset):
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, k: int) -> tuple[Tensor, int]:
-        return self.x[k], k
 
 
 def given(kind: str, x: Tensor) -> Any:

@@ -52,7 +52,9 @@ def test_many_at_once_are_one_by_one(fold: Fold, format: Format, is_white: bool)
     ]
     for a, b, weight, metric in zip(together, alone, many, metrics, strict=True):
         # the ridge with which CP starts is of the size that suits the whole batch, so its fits may differ a little
-        torch.testing.assert_close(a.error_of(metric, weight), b.error_of(metric, weight), rtol=0.15 if is_iterative else 1e-8, atol=1e-8)
+        torch.testing.assert_close(
+            a.error_of(metric, weight), b.error_of(metric, weight), rtol=0.15 if is_iterative else 1e-3 if is_white else 1e-8, atol=1e-8
+        )
         assert a.solution.errors.shape == b.solution.errors.shape == (fold.groups,)
         assert a.solution.history.shape[1] == fold.groups
 

@@ -1,6 +1,6 @@
 """What errors of layers cost a model, measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tenfold import SVD, TTM
 from tenfold.calibrate import input_moments
+from tenfold.ranks import effect
 from tenfold.ranks.candidates import Candidate, candidates
 from tenfold.ranks.effect import divergence, effects, first_tensor
 from tenfold.selection import Choice
@@ -73,6 +74,21 @@ def test_layers_with_a_metric_also_where_modes_are_padded(format: Any):
     assert 0.01 < effect.scale < 100
 
 
+def test_a_mean_that_will_be_corrected_costs_nothing():
+    """Inputs with a large constant part: of a layer with a bias the compressed model gets the mean back, so the probe must not count it."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(32, 16)).eval(), 0.1 * torch.randn(200, 32) + 10 * torch.randn(32)
+    [found] = survey(model)
+    moment = input_moments(model, [found], x)["0"]
+    free, counted = (effects(model, [(found, offers(found), replace(moment, is_mean_free=is_free))], x)[0] for is_free in (True, False))
+    change = model[0].weight.detach()
+    hook = effect._without_shift(moment, change)
+    output = F.linear(x, change)
+    torch.testing.assert_close(hook(model[0], (x,), output).mean(0), torch.zeros(16), rtol=0, atol=1e-3)
+    assert effect._without_shift(None, change)(model[0], (x,), output) is None
+    assert free.loss > 0 and counted.loss > 0
+
+
 def test_groups_of_different_size_count_by_their_size():
     """The error that a plan names, that of the probe and that of the weight are the same number."""
     model = nn.Conv1d(24, 36, 3, groups=3)
@@ -82,6 +98,33 @@ def test_groups_of_different_size_count_by_their_size():
     [found] = survey(model)
     [effect] = effects(model, [(found, offers(found), None)], torch.randn(8, 24, 20))
     assert effect.scale == pytest.approx(1, rel=1e-6)
+
+
+class Tolerant(nn.Module):
+    """A linear layer whose small errors are forgiven."""
+
+    def __init__(self, x: Tensor, forgiven: float) -> None:
+        super().__init__()
+        self.linear, self.forgiven = nn.Linear(24, 20), forgiven
+        with torch.no_grad():
+            self.linear.weight.mul_(0.8 ** torch.arange(24))  # so that small errors are among the candidates
+        self.register_buffer("wanted", self.linear(x).detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.wanted + F.softshrink(self.linear(x) - self.wanted, self.forgiven)
+
+
+def test_large_errors_count_more_than_in_proportion_where_the_model_says_so():
+    torch.manual_seed(0)
+    x = torch.randn(64, 24)
+    found = []
+    for forgiven in (0.0, 0.1):
+        model = Tolerant(x, forgiven)
+        [layer] = survey(model)
+        found += effects(model, [(layer, offers(layer), None)], x)
+    assert found[0].power == pytest.approx(1, abs=0.2) and found[1].power > 1.4
+    assert all(one.loss_of(one.knee) == pytest.approx(one.loss * one.knee) for one in found)
+    assert found[1].loss_of(0.3) > 1.5 * found[1].loss * 0.3
 
 
 def test_divergence_of_logits_is_kullback_leiblers():

@@ -93,6 +93,33 @@ def test_svd_is_the_best_of_its_rank_under_a_full_moment():
     torch.testing.assert_close(error, (spectrum[5:].norm() / spectrum.norm()).item(), rtol=1e-3, atol=0)
 
 
+def test_svd_of_a_convolution_is_the_best_under_a_moment_that_is_no_kronecker_product():
+    dense, moment = LAYERS["conv"], spd(54)
+    values, vectors = torch.linalg.eigh(moment[0])
+    spectrum = torch.linalg.svdvals(dense.weight.detach().flatten(1) @ (vectors * values.sqrt()) @ vectors.T)
+    _, error = solved(dense, SVD(rank=5), Whitening(moment))
+    torch.testing.assert_close(error, (spectrum[5:].norm() / spectrum.norm()).item(), rtol=1e-2, atol=0)
+
+
+def test_a_free_mean_does_not_count():
+    x = torch.randn(400, 18, dtype=torch.float64) * torch.logspace(0, -2, 18, dtype=torch.float64) + 5
+    moment, mean = (x.T @ x / 400)[None], x.mean(0)[None]
+    centred = Whitening(moment, mean, True)
+    torch.testing.assert_close(centred.metric[0], x.T.cov(correction=0), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(Whitening(moment, mean).metric, moment, rtol=0, atol=0)
+    dense = LAYERS["linear"]
+    # a low rank that need not carry the mean has all of it for what varies
+    fold = fold_for(dense, SVD(rank=4))
+    errors = []
+    for metric in (centred, Whitening(moment, mean)):
+        [made] = decompose([dense.weight], fold, SVD(rank=4).network(fold), SVD(rank=4), whitenings=[metric], warn=False)
+        errors.append(made.error_of(centred, dense.weight))
+    assert errors[0] < 0.99 * errors[1]
+    constant = torch.full((5, 18), 3.0, dtype=torch.float64)
+    still = Whitening((constant.T @ constant / 5)[None], constant[:1].clone(), True)
+    torch.testing.assert_close(still.damped[0], torch.eye(18, dtype=torch.float64), rtol=0, atol=0)  # no input varies
+
+
 def test_whitened_factors_are_of_the_whitened_weight():
     """Without noise and with full rank the way there and back gives the weight itself."""
     dense, format = LAYERS["conv"], SVD(rank=1.0)
@@ -142,5 +169,5 @@ def test_moments_at_the_edge(moment: str, format: Format):
     }[moment]
     metric = Whitening(values)
     [made] = decompose([dense.weight], fold, format.network(fold), format, whitenings=[metric], warn=False)
-    assert made.error < 1.5 and all(bool(torch.isfinite(factor).all()) for factor in made.weight.factors)
+    assert made.error < 5 and all(bool(torch.isfinite(factor).all()) for factor in made.weight.factors)
     assert 0 <= made.error_of(metric, dense.weight) < 1

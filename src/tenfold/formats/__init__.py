@@ -21,6 +21,7 @@ from tenfold.formats.str_ import STR as STR
 from tenfold.formats.stt import STT as STT
 from tenfold.formats.sttu import STTu as STTu
 from tenfold.formats.svd import SVD as SVD
+from tenfold.formats.tkd import TKD as TKD
 from tenfold.formats.tr import TR as TR
 from tenfold.formats.trm import TRM as TRM
 from tenfold.formats.tt import TT as TT

@@ -4,6 +4,7 @@ The loss is the divergence between the outputs with and without the approximatio
 layer's outputs, so one run for each layer gives the factor; equal factors for all layers put errors where they hurt most.
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,23 +17,39 @@ from torch import Tensor, nn
 from tenfold.decompose import decompose
 from tenfold.progress import Progress, silent
 from tenfold.ranks.candidates import Candidate, grouped, joint_error
-from tenfold.solvers.whitening import Whitening
+from tenfold.solvers.whitening import Whitening, output_mean
 from tenfold.survey import Found, call, probing
 
 PROBE_ERROR = 0.05  # squared relative error of the probe: large enough to be seen in the outputs, small enough to stay in proportion
+FAR_ERROR = 0.3  # of a second probe: what hardly matters while it is small may cost far more than in proportion when it is not
+POWERS = (0.7, 3.0)  # of the squared error beyond the first probe, at least and at most
 PROBE_SWEEPS = 40
+PROBE_STEPS = 8  # of the exact fit: its gain differs between layers by a factor of several, and most of it comes early
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What one layer's error costs, from one probe.
+    """What one layer's error costs, from two probes.
 
-    loss: divergence of the model's outputs for each unit of the squared error that the candidates name.
+    loss: divergence of the model's outputs for each unit of the squared error that the candidates name, up to `knee`.
     scale: the layer's real squared output error for each unit of it; candidates know it for a Kronecker approximation only.
+    knee, power: beyond this squared error the loss grows with this power of it.
     """
 
     loss: float
     scale: float = 1.0
+    knee: float = math.inf
+    power: float = 1.0
+
+    def loss_of(self, error: float) -> float:
+        """The divergence that a squared relative error costs.
+
+        >>> round(Effect(2.0, knee=0.1, power=2.0).loss_of(0.3), 6)
+        1.8
+        """
+        if error <= self.knee:
+            return self.loss * error
+        return self.loss * self.knee * (error / self.knee) ** self.power
 
 
 def effects(
@@ -63,7 +80,22 @@ def effects(
 def _effect(
     model: nn.Module, layer: Found, offers: Sequence[Candidate], metric: Whitening | None, inputs: Any, reference: Tensor, seed: int
 ) -> Effect:
-    offer = min(offers, key=lambda one: abs(one.error - PROBE_ERROR))
+    near, far = (min(offers, key=lambda one: abs(one.error - error)) for error in (PROBE_ERROR, FAR_ERROR))
+    planned, real, loss = _probe(model, layer, near, metric, inputs, reference, seed)
+    effect = Effect(loss / planned, min(max(real / planned, 1e-3), 1e3))
+    if far.error < 2 * near.error or loss <= 0:
+        return effect
+    planned_far, _, loss_far = _probe(model, layer, far, metric, inputs, reference, seed)
+    if planned_far <= planned or loss_far <= 0:
+        return effect
+    power = math.log(loss_far / loss) / math.log(planned_far / planned)
+    return replace(effect, knee=planned, power=min(max(power, POWERS[0]), POWERS[1]))
+
+
+def _probe(
+    model: nn.Module, layer: Found, offer: Candidate, metric: Whitening | None, inputs: Any, reference: Tensor, seed: int
+) -> tuple[float, float, float]:
+    """The squared relative error of a layer as a candidate names it, that of its outputs, and the divergence with it in the model."""
     assert offer.format is not None and offer.fold is not None
     if offer.fold.axis("i").padding:
         metric = None
@@ -71,17 +103,30 @@ def _effect(
     network = offer.format.network(offer.fold)
     made = decompose(
         [weight], offer.fold, network, offer.format, names=[layer.name], whitenings=[metric],
-        sweeps=PROBE_SWEEPS, seed=seed, warn=False,
+        sweeps=PROBE_SWEEPS, seed=seed, warn=False, fit_steps=PROBE_STEPS,
     )[0]  # fmt: skip
-    kept = weight.detach().clone()
+    kept, other = weight.detach().clone(), made.weight.dense()
+    handle = layer.module.register_forward_hook(_without_shift(metric, other - kept))
     try:
-        weight.copy_(made.weight.dense())
+        weight.copy_(other)
         output = first_tensor(call(model, inputs))
     finally:
         weight.copy_(kept)
+        handle.remove()
     planned = max(joint_error(made.solution.errors.square(), grouped(layer, offer.fold, network, metric)), 1e-12)
-    scale = made.error_of(metric, kept) ** 2 / planned
-    return Effect(divergence(reference, output) / planned, min(max(scale, 1e-3), 1e3))
+    return planned, made.error_of(metric, kept) ** 2, divergence(reference, output)
+
+
+def _without_shift(metric: Whitening | None, change: Tensor) -> Any:
+    """A hook that takes the mean that a change of the weight adds from a layer's outputs, where `compress` will correct it too."""
+
+    def correct(_: nn.Module, arguments: Any, output: Tensor) -> Tensor | None:
+        if metric is None or metric.mean is None or not metric.is_mean_free:
+            return None
+        shift = output_mean(change, metric.mean).to(output)
+        return output - shift.reshape(-1, *[1] * (change.dim() - 2))
+
+    return correct
 
 
 def divergence(reference: Tensor, output: Tensor) -> float:

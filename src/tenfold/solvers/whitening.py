@@ -2,7 +2,8 @@
 
 With S the second moment of the inputs of a layer, the expected squared error of its outputs is ||(W - W~) S^(1/2)||^2. S is taken as
 the Kronecker product of one matrix for the input channels and one for the kernel positions. Then whitening only changes the
-target: any solver runs on W S^(1/2), and the factors that carry the input or kernel modes are multiplied by S^(-1/2) afterwards.
+target: any solver runs on W S^(1/2), and the factors that carry the input or kernel modes are multiplied by S^(-1/2) afterwards. Where one
+factor carries both, as in an SVD, all of S is used and nothing is left to `output_fit`.
 
 Source: arXiv 2511.04494 (the metric). On trial kernels the Kronecker approximation with the refit kept 97 % of what the whole of S gains.
 """
@@ -18,28 +19,42 @@ from tenfold.network import Network
 from tenfold.solvers.solution import equalise, rebuild
 
 DAMPING = 1e-4  # added to S relative to its mean eigenvalue: directions that no input has shown still count a little
+CONSTANT = 1e-6  # of the second moment: less covariance than that is rounding of the float32 sums
 
 
 @dataclass(frozen=True)
 class Whitening:
     """Second moment of a layer's inputs in float64: (in x kernel, in x kernel), channels slowest; one for each group: (groups, ...).
 
-    `moment` is the mean of x x' over samples and positions, with x an unfolded patch.
+    `moment` is the mean of x x' over samples and positions, with x an unfolded patch; `mean`, (groups, in x kernel), that of x. Where
+    the mean of the outputs is free, as a bias or a BatchNorm corrects it, only what varies counts: S is then the covariance.
     """
 
     moment: Tensor
+    mean: Tensor | None = None
+    is_mean_free: bool = False
+
+    @property
+    def metric(self) -> Tensor:
+        """S: the second moment, or the covariance where the mean is free."""
+        if self.mean is None or not self.is_mean_free:
+            return self.moment
+        covariance = self.moment - self.mean[..., :, None] * self.mean[..., None, :]
+        # inputs that never vary leave nothing but rounding
+        power, left = (m.diagonal(dim1=-2, dim2=-1).sum(-1) for m in (self.moment, covariance))
+        return torch.where((left > CONSTANT * power)[..., None, None], covariance, torch.zeros_like(covariance))
 
     @property
     def damped(self) -> Tensor:
-        """The moment with DAMPING of its mean eigenvalue added; a moment of zero (inputs that are always zero) becomes the identity."""
-        mean = self.moment.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        """S with DAMPING of its mean eigenvalue added; S of zero (inputs that never vary) becomes the identity."""
+        mean = self.metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         eye = torch.eye(self.moment.shape[-1], dtype=self.moment.dtype, device=self.moment.device)
-        return self.moment + torch.where(mean > 0, DAMPING * mean, 1.0) * eye
+        return self.metric + torch.where(mean > 0, DAMPING * mean, 1.0) * eye
 
     def error(self, weight: Tensor, other: Tensor) -> Tensor:
         """||(W - W~) S^(1/2)||^2 / ||W S^(1/2)||^2 for (groups, out, in x kernel) matrices, over all groups."""
-        delta = weight - other
-        return ((delta @ self.moment) * delta).sum() / ((weight @ self.moment) * weight).sum().clamp_min(1e-300)
+        delta, metric = weight - other, self.metric
+        return ((delta @ metric) * delta).sum() / ((weight @ metric) * weight).sum().clamp_min(1e-300)
 
     def matrices(self, fold: Fold, tensor: Tensor) -> Tensor:
         """(groups, out, in x kernel) from (groups, *modes) tensors without padding."""
@@ -48,23 +63,58 @@ class Whitening:
         n_out = len(fold.role("o"))
         return tensor.permute(0, *(modes.index(m) + 1 for m in order)).flatten(n_out + 1).flatten(1, n_out)
 
-    def whiten(self, fold: Fold, network: Network, tensor: Tensor) -> Tensor:
-        """W S^(1/2) for (groups, *modes) tensors. A mode that several factors carry stays as it is: no factor could be unwhitened."""
-        for role, (root, _) in zip("ik", self._roots(fold), strict=True):
-            if root is not None and _carrier(fold, network, role) is not None:
-                tensor = _multiply_modes(tensor, network.modes, fold.role(role), root)
+    def whiten(self, fold: Fold, network: Network, tensor: Tensor, roots: Sequence["Root"] | None = None) -> Tensor:
+        """W S^(1/2) for (groups, *modes) tensors. A mode that several factors carry stays as it is: no factor could be unwhitened.
+
+        Args:
+            roots: from `roots`, where they are there already.
+        """
+        for root in self.roots(fold, network) if roots is None else roots:
+            tensor = _multiply_modes(tensor, network.modes, root.modes, root.matrix)
         return tensor
 
-    def unwhiten(self, fold: Fold, network: Network, factors: Sequence[Tensor], tensor: Tensor) -> list[Tensor]:
+    def unwhiten(
+        self,
+        fold: Fold,
+        network: Network,
+        factors: Sequence[Tensor],
+        tensor: Tensor,
+        roots: Sequence["Root"] | None = None,
+        *,
+        is_refitted: bool = True,
+    ) -> list[Tensor]:
         """Factors of W from factors of W S^(1/2); then the output factor, if there is one, is refitted with all of S."""
         factors = list(factors)
-        for role, (_, inverse) in zip("ik", self._roots(fold), strict=True):
-            if inverse is not None and (number := _carrier(fold, network, role)) is not None:
-                factors[number] = _multiply_modes(factors[number], network.factors[number], fold.role(role), inverse)
-        return equalise(self._refit(fold, network, factors, tensor))
+        for root in self.roots(fold, network) if roots is None else roots:
+            factors[root.carrier] = _multiply_modes(factors[root.carrier], network.factors[root.carrier], root.modes, root.inverse)
+        return equalise(self._refit(fold, network, factors, tensor) if is_refitted else factors)
 
-    def _roots(self, fold: Fold) -> list[tuple[Tensor, Tensor] | tuple[None, None]]:
-        """S^(1/2) and its inverse, (groups, n, n), of channels and of kernel positions; None where the fold splits or lacks the axis."""
+    def roots(self, fold: Fold, network: Network) -> list["Root"]:
+        """Roots of S for the modes that one factor carries: of channels and kernel positions together where it is the same one."""
+        inputs, kernel = fold.role("i"), fold.role("k")
+        carriers = [_carrier(fold, network, role) for role in "ik"]
+        if fold.axis("i").padding:
+            return []
+        if carriers[0] is not None and (carriers[0] == carriers[1] or not kernel):
+            return [_root((*inputs, *kernel), carriers[0], self.damped.reshape(-1, *self.damped.shape[-2:]))]
+        parts = zip((inputs, kernel), carriers, self._kronecker(fold), strict=True)
+        return [_root(modes, carrier, part) for modes, carrier, part in parts if carrier is not None]
+
+    def left_over(self, fold: Fold, roots: Sequence["Root"]) -> Tensor | None:
+        """What the roots leave of S: the metric (groups, in x kernel, in x kernel) of the whitened tensor, None for the identity."""
+        modes = (*fold.role("i"), *fold.role("k"))
+        if any(root.modes == modes for root in roots):
+            return None
+        result = self.damped.reshape(-1, *self.damped.shape[-2:])
+        sizes = [fold.sizes[mode] for mode in modes]
+        for root in roots:
+            for _ in range(2):  # from the right, and from the left
+                rows = result.mT.reshape(len(result), -1, *sizes)
+                result = _multiply_modes(rows, ("row", *modes), root.modes, root.inverse).reshape(result.shape)
+        return (result + result.mT) / 2
+
+    def _kronecker(self, fold: Fold) -> tuple[Tensor, Tensor]:
+        """The nearest Kronecker product to S: (groups, n, n) for channels and for kernel positions."""
         n_kernel = 1
         for mode in fold.role("k"):
             n_kernel *= fold.sizes[mode]
@@ -72,12 +122,11 @@ class Whitening:
         moment = self.damped.reshape(-1, axis.size // axis.groups, n_kernel, axis.size // axis.groups, n_kernel)
         channels = torch.einsum("gipjp->gij", moment)
         kernel = torch.einsum("gipiq->gpq", moment)
-        for _ in range(5):  # nearest Kronecker product by power iterations
+        for _ in range(5):  # by power iterations
             kernel = torch.einsum("gipjq,gij->gpq", moment, channels)
             kernel = kernel / kernel.flatten(1).norm(dim=1)[:, None, None]
             channels = torch.einsum("gipjq,gpq->gij", moment, kernel)
-        is_split = len(axis.modes) > 1 or axis.padding > 0
-        return [(None, None) if is_split else _root(channels), _root(kernel) if n_kernel > 1 else (None, None)]
+        return channels, kernel
 
     def _refit(self, fold: Fold, network: Network, factors: list[Tensor], tensor: Tensor) -> list[Tensor]:
         """The factor that carries all output modes and nothing but ranks besides, solved exactly: C = W S Z (Z' S Z)^-1."""
@@ -105,17 +154,31 @@ class Whitening:
         return factors
 
 
+def output_mean(weight: Tensor, mean: Tensor) -> Tensor:
+    """(out,) in float64: what a weight (out, in, ..) makes of the mean patch (groups, in x kernel)."""
+    return (weight.double().reshape(len(mean), -1, mean.shape[-1]) @ mean[..., None]).flatten()
+
+
 def _carrier(fold: Fold, network: Network, role: str) -> int | None:
     """The one factor that carries all modes of a role, None where they are spread over several."""
     found = {k for mode in fold.role(role) for k, _ in network.carriers(mode)}
     return found.pop() if len(found) == 1 else None
 
 
-def _root(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The symmetric square root and its inverse of (groups, n, n)."""
+@dataclass(frozen=True)
+class Root:
+    """A symmetric square root and its inverse, (groups, n, n), of the modes that one factor carries."""
+
+    modes: tuple[str, ...]
+    carrier: int
+    matrix: Tensor
+    inverse: Tensor
+
+
+def _root(modes: tuple[str, ...], carrier: int, matrix: Tensor) -> Root:
     values, vectors = torch.linalg.eigh(matrix)
     values = values.clamp_min(1e-8 * values[..., -1:].clamp_min(1e-300)).sqrt()
-    return (vectors * values[..., None, :]) @ vectors.mT, (vectors / values[..., None, :]) @ vectors.mT
+    return Root(modes, carrier, (vectors * values[..., None, :]) @ vectors.mT, (vectors / values[..., None, :]) @ vectors.mT)
 
 
 def _multiply_modes(tensor: Tensor, names: Sequence[str], modes: Sequence[str], matrix: Tensor) -> Tensor:

@@ -1,0 +1,167 @@
+"""Second moments of the inputs of layers, from hooks on a running model; for a convolution the inputs are its patches."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tenfold.solvers.whitening import Whitening
+from tenfold.survey import Found, clean_name, first_tensor
+
+ROWS_LIMIT = 4096  # patches of a layer that one batch contributes; more add cost and hardly information
+SIZE_LIMIT = 4608  # values in a patch above which no moment is kept: 4608^2 doubles are 170 MB
+
+
+class InputMoments:
+    """Forward hooks that accumulate the second moment of each layer's inputs in float64, streaming over any number of samples.
+
+    Use as a context; `moments` are then a mapping from layer names to `Whitening`. For a convolution the inputs are its patches. A layer
+    with a bias, or whose outputs all go straight to a BatchNorm, is free in the mean of its outputs: its metric is that of what varies.
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[Found]) -> None:
+        self._layers = [one for one in layers if is_calibrated(one)]
+        self._norms = batch_norms(model)
+        self._sums: dict[str, Sums] = {}
+        self._biased = {one.name for one in self._layers if getattr(one.module, "bias", None) is not None}
+        self._calls: Counter[str] = Counter()
+        self._followed: Counter[str] = Counter()
+        self._last: tuple[str, Any] = ("", None)
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> "InputMoments":
+        for one in self._layers:
+            self._handles.append(one.module.register_forward_pre_hook(self._hook(one.name), with_kwargs=True))
+            self._handles.append(one.module.register_forward_hook(self._remember(one.name)))
+        for norm in self._norms.values():
+            self._handles.append(norm.register_forward_pre_hook(self._follow))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._last = ("", None)
+        for handle in self._handles:
+            handle.remove()
+
+    def _hook(self, name: str) -> Any:
+        def accumulate(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            rows = finite_rows(name, module, (*arguments, *keywords.values()))
+            if rows is not None:
+                self._sums.setdefault(name, Sums()).add(rows, rows)
+
+        return accumulate
+
+    def _remember(self, name: str) -> Any:
+        def remember(_: nn.Module, arguments: Any, output: Any) -> None:
+            self._last = (name, output)
+            self._calls[name] += 1
+
+        return remember
+
+    def _follow(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        name, output = self._last
+        if output is not None and arguments and arguments[0] is output:
+            self._followed[name] += 1
+
+    @property
+    def moments(self) -> dict[str, Whitening]:
+        """The second moments by layer name; a layer that no input reached has none."""
+        free = self._biased | {name for name, number in self._calls.items() if self._followed[name] == number}
+        return {name: Whitening(sums.moment, sums.means[0], name in free) for name, sums in self._sums.items()}
+
+
+class Sums:
+    """Running sums over pairs of rows (groups, rows, n): the mean of x y' and the means of x and of y."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._product: Any = 0.0
+        self._sums: Any = (0.0, 0.0)
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Counts rows in; both have as many."""
+        self._product = self._product + (x.mT @ y).double()
+        first = x.sum(1, dtype=torch.float64)
+        self._sums = (self._sums[0] + first, self._sums[1] + (first if y is x else y.sum(1, dtype=torch.float64)))
+        self._count += x.shape[1]
+
+    @property
+    def moment(self) -> Tensor:
+        """(groups, n, n)."""
+        return self._product / self._count
+
+    @property
+    def means(self) -> tuple[Tensor, Tensor]:
+        """(groups, n) each."""
+        return self._sums[0] / self._count, self._sums[1] / self._count
+
+
+def is_calibrated(one: Found) -> bool:
+    """Whether a second moment of a layer's inputs makes sense and is not too large."""
+    return one.layer is not None and _patch_size(one.module) is not None
+
+
+def batch_norms(model: nn.Module) -> dict[str, Any]:
+    """The BatchNorms with running statistics by name."""
+    found = {clean_name(name): m for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+    return {name: norm for name, norm in found.items() if norm.running_mean is not None and norm.running_var is not None}
+
+
+def finite_rows(name: str, module: nn.Module, values: tuple[Any, ...]) -> Tensor | None:
+    """(groups, rows, n): the patches of a layer's first input, None where it has none.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    if (first := first_tensor(values)) is None or not first.numel():
+        return None
+    rows = _patches(module, first.detach())
+    if not bool(torch.isfinite(rows).all()):
+        raise ValueError(
+            f"the inputs of {name} have values that are NaN or infinite; calibration needs finite ones: "
+            "check that the data are normalised as the model expects"
+        )
+    return rows
+
+
+def _patch_size(module: nn.Module) -> int | None:
+    """The number of values that one row of the weight meets, or None where a second moment makes no sense or is too large."""
+    if isinstance(module, nn.Linear):
+        size = module.in_features
+    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        size = module.weight[0].numel()
+    else:
+        return None
+    return size if size <= SIZE_LIMIT else None
+
+
+def _patches(module: nn.Module, x: Tensor) -> Tensor:
+    """(groups, rows, in x kernel): what the weight is multiplied with, a spread of at most ROWS_LIMIT rows."""
+    x = x if x.dtype == torch.float64 else x.float()
+    if isinstance(module, nn.Linear):
+        rows = x.reshape(-1, x.shape[-1])
+        return rows[:: max(1, len(rows) // ROWS_LIMIT)][None]
+    layer: Any = module
+    n_spatial = len(layer.kernel_size)
+    if x.dim() == n_spatial + 1:
+        x = x[None]
+    if layer.padding_mode != "zeros":
+        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
+    elif any(layer._reversed_padding_repeated_twice):
+        x = F.pad(x, layer._reversed_padding_repeated_twice)
+    for axis, (kernel, stride, dilation) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), 2):
+        x = x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    places = x.shape[2 : 2 + n_spatial].numel() * x.shape[0]
+    # (N, C, *places, *kernel) -> (*places, N, C, *kernel), thinned before it is copied
+    x = x.permute(0, *range(2, 2 + n_spatial), 1, *range(2 + n_spatial, 2 + 2 * n_spatial))
+    sizes = x.shape[1 : 1 + n_spatial]
+    step = max(1, places // ROWS_LIMIT)
+    while math.gcd(step, sizes[-1]) > 1:  # every column is met, borders as often as they are there
+        step += 1
+    if step > 1:
+        x = x[(slice(None), *torch.unravel_index(torch.arange(0, sizes.numel(), step, device=x.device), sizes))]
+    channels = layer.in_channels // layer.groups
+    return x.reshape(-1, layer.groups, channels * layer.weight[0, 0].numel()).movedim(1, 0)
