@@ -5,6 +5,7 @@ The data flow, in the order of the functions:
     plan      model, format, budget            -> Plan: a format and ranks for every layer, editable
     compress  model, Plan, calibration data    -> a model with factorised layers
     finetune  the model, training data         -> the accuracy back
+    search    model, Budget(accuracy_drop=..)  -> the smallest model within a loss of accuracy: the three steps, several times
     save, load, export                         -> safetensors, torch.export, ONNX, dense
     report    both models, test data           -> what it cost: an HTML page and JSON
 
@@ -36,6 +37,7 @@ from tenfold.formats import LMTN as LMTN
 from tenfold.formats import STR as STR
 from tenfold.formats import STT as STT
 from tenfold.formats import SVD as SVD
+from tenfold.formats import TKD as TKD
 from tenfold.formats import TR as TR
 from tenfold.formats import TRM as TRM
 from tenfold.formats import TT as TT
@@ -48,6 +50,7 @@ from tenfold.formats import Tucker as Tucker
 from tenfold.plan import LayerPlan as LayerPlan
 from tenfold.plan import Plan as Plan
 from tenfold.plan import plan as plan
+from tenfold.ranks.search import search as search
 from tenfold.report import report as report
 from tenfold.weight import FactorizedWeight as FactorizedWeight
 

@@ -10,10 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tenfold.decompose import without_groups
-from tenfold.network import Network
 from tenfold.solvers.quadratic import inner
 from tenfold.solvers.sensitivity import (
     condition_numbers,
@@ -25,6 +23,7 @@ from tenfold.solvers.sensitivity import (
     worst_congruence,
 )
 from tenfold.solvers.solution import INTENSITY_LIMIT
+from tenfold.stability import batched_factors
 from tenfold.weight import FactorizedWeight
 
 UNBALANCED = 2.0  # times the least sensitivity that scaling can reach
@@ -94,7 +93,8 @@ def _layer_name(name: str) -> str:
 
 
 def _diagnosis(name: str, weight: FactorizedWeight) -> Diagnosis:
-    network, factors = _groups(weight)
+    network, factors = batched_factors(weight, torch.float64)
+    factors = [factor.detach() for factor in factors]
     statement = weight.network.statement
     if not all(bool(factor.isfinite().all()) for factor in factors):
         count = sum(int((~factor.isfinite()).sum()) for factor in factors)
@@ -125,15 +125,6 @@ def _diagnosis(name: str, weight: FactorizedWeight) -> Diagnosis:
         is_flagged=bool(advice),
         advice=advice,
     )
-
-
-def _groups(weight: FactorizedWeight) -> tuple[Network, list[Tensor]]:
-    """The network of one group, and batched factors with one entry for each group."""
-    factors = [factor.detach().double() for factor in weight.factors]
-    if weight.fold.groups == 1:
-        return weight.network, [factor[None] for factor in factors]
-    axes = [indices.index("g") for indices in weight.network.factors]
-    return without_groups(weight.network), [factor.movedim(axis, 0) for factor, axis in zip(factors, axes, strict=True)]
 
 
 def _advice(numbers: Mapping[str, float], is_zero: bool) -> str:

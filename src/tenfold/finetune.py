@@ -6,6 +6,7 @@ optimiser whose step does not depend on how a weight's scale is spread over its 
 plain SGD at the learning rate of the dense model is apt to diverge.
 """
 
+import contextlib
 import math
 import os
 import time
@@ -23,6 +24,8 @@ from tenfold.evaluate import evaluate
 from tenfold.learner import Learner, Loss, Precision, Teacher
 from tenfold.optimizer import MakeOptimizer, Schedule, make_optimizer
 from tenfold.progress import Progress, silent
+from tenfold.stability import SensitivityPenalty, stable_scales
+from tenfold.weight import rebuilt
 
 WARMUP = 0.1  # of all steps
 SAVE_EVERY = 100  # steps
@@ -72,7 +75,7 @@ def finetune(
     precision: Precision = "float32",
     checkpoint: str | os.PathLike[str] | None = None,
     seed: int = 0,
-    augment: Augment | Literal["flip"] | None = None,
+    augment: Augment | Literal["flip", "crop"] | None = None,
     validation: Any = None,
     progress: Progress | None = None,
     loss: Loss | None = None,
@@ -81,6 +84,11 @@ def finetune(
     clip_norm: float | None = 1.0,
     teacher_weight: float = 0.9,
     temperature: float = 4.0,
+    feature_weight: float = 0.0,
+    sensitivity_weight: float = 0.0,
+    bound_lr: bool = False,
+    rebuild: bool = False,
+    channels_last: bool = False,
     save_every: int = SAVE_EVERY,
 ) -> FinetuneHistory:
     """Trains a model in place and returns what it did; the model comes back in the mode that it came in.
@@ -98,7 +106,8 @@ def finetune(
         precision: of the forward pass; "float16" needs a GPU. Parameters keep their dtype.
         checkpoint: a file, written every `save_every` steps and after every epoch. The same call with the same file goes on where the
             last one stopped, even if that was killed, and on a CPU ends with the same bits; a finished run returns at once.
-        augment: changes inputs: augment(inputs, generator); "flip" mirrors half of the images.
+        augment: changes inputs: augment(inputs, generator); "flip" mirrors half of the images, "crop" also
+            cuts them out at random places.
         validation: data to evaluate after every epoch.
         loss: loss(output, targets), a mean; left out, cross-entropy for integer targets and mean squared error for others.
         weight_decay: for parameters with two axes or more; the optimiser's own where one is given.
@@ -106,6 +115,14 @@ def finetune(
         clip_norm: the largest norm of all gradients together; None leaves them.
         teacher_weight: 0..1, the teacher's share of the loss.
         temperature: of the distillation, see `distillation_loss`.
+        feature_weight: 0..1, the part of the teacher's share that goes to the outputs of the factorised layers, see `Features`; with
+            teacher_weight=1 and feature_weight=1 every layer learns by itself, a good first stage.
+        sensitivity_weight: of `SensitivityPenalty`, which keeps factors from becoming degenerate; 0.01 is a gentle one.
+        bound_lr: divide the rate of each factorised weight by what its factors magnify a step (`stable_scales`): with SGD, the rate
+            of the dense model is then stable.
+        rebuild: multiply with the weights rebuilt from their factors, not with the factors: the same result to rounding, and faster
+            where kernels are small, as there is one convolution in place of three.
+        channels_last: lay images out with their channels last, which makes convolutions on a CPU faster.
 
     Raises:
         ValueError: a setting or a label is out of range, the data are empty, or the checkpoint is of another run.
@@ -123,10 +140,12 @@ def finetune(
             f"epochs is {epochs}, save_every {save_every} and warmup {warmup}; at least 1, 1 and 0 are needed: raise what is below"
         )
     steps = n_batches(data, batch_size, drop_last=True)
-    made = make_optimizer(model, optimizer, lr, weight_decay, epochs * steps)
+    made = make_optimizer(model, optimizer, lr, weight_decay, epochs * steps, stable_scales(model) if bound_lr else None)
     schedule = Schedule(made, epochs * steps, math.ceil(WARMUP * epochs * steps) if warmup is None else warmup)
-    teaching = None if teacher is None else Teacher(teacher, teacher_weight, temperature)
-    learner = Learner(model, made, schedule, precision, clip_norm, teaching, loss)
+    teaching = None if teacher is None else Teacher(teacher, teacher_weight, temperature, feature_weight)
+    penalty = SensitivityPenalty(model) if sensitivity_weight else None
+    extra = None if penalty is None else (sensitivity_weight, penalty)
+    learner = Learner(model, made, schedule, precision, clip_norm, teaching, loss, extra, channels_last)
     settings = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -134,16 +153,21 @@ def finetune(
         "precision": precision,
         "seed": seed,
         "optimizer": type(made).__name__,
-        **{name: [group.get(name) for group in made.param_groups] for name in made.defaults},
+        **{name: [group.get(name) for group in made.param_groups] for name in made.defaults if not (bound_lr and name == "lr")},
+        **({"lr": lr} if bound_lr else {}),
         "warmup": schedule.warmup,
         "clip_norm": clip_norm,
         "teacher": teaching,
         "loss": _name(loss),
         "augment": _name(augment),
         "validation": validation is not None,
+        "sensitivity_weight": sensitivity_weight,
+        "layout": (rebuild, channels_last),
     }
     file = Checkpoint(checkpoint, {name: str(value) for name, value in settings.items()}, model)
-    return _Run(learner, data, batch_size, epochs, steps, seed, as_augment(augment), validation, file, save_every, progress or silent).run()
+    run = _Run(learner, data, batch_size, epochs, steps, seed, as_augment(augment), validation, file, save_every, progress or silent)
+    with rebuilt(model) if rebuild else contextlib.nullcontext():
+        return run.run()
 
 
 def _name(function: Any) -> str:
@@ -257,10 +281,15 @@ class _Run:
                 "loaders": loaders,
                 "history": [self.losses, self.lrs, self.accuracies, self.validation_losses, self.seconds],
                 "seconds_in_epoch": seconds_in_epoch,
+                "peaks": self.learner.schedule.peaks,
+                "sensitivities": None if self.learner.penalty is None else self.learner.penalty[1].start,
             }
         )
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self.learner.optimizer.load_state_dict(saved["optimizer"])
+        self.learner.schedule.peaks = saved["peaks"]
+        if self.learner.penalty is not None:
+            self.learner.penalty[1].start = saved["sensitivities"]
         self.learner.scaler.load_state_dict(saved["scaler"])
         self.losses, self.lrs, self.accuracies, self.validation_losses, self.seconds = saved["history"]

@@ -1,5 +1,6 @@
 """Learner: one step of training, from targets, from a teacher, or from both."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tenfold.features import Features
 from tenfold.loss import distillation_loss, first_tensor, task_loss
 from tenfold.optimizer import Schedule
+from tenfold.stability import SensitivityPenalty
 from tenfold.survey import call, eval_mode
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -20,25 +23,34 @@ Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model whose outputs are learned: with which share of the loss, and at which temperature."""
+    """A model whose outputs are learned: with which share of the loss, at which temperature, and with which part for features."""
 
     model: nn.Module
     weight: float
     temperature: float
+    feature_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
             raise ValueError(f"teacher_weight is {self.weight}; it needs a share of the loss, 0 to 1, e.g. 0.9")
+        if not 0 <= self.feature_weight <= 1:
+            raise ValueError(
+                f"feature_weight is {self.feature_weight}; it needs a share of the teacher's part of the loss, 0 to 1, e.g. 0.5"
+            )
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise ValueError(f"temperature is {self.temperature}; it needs to be above 0 and finite, e.g. 4")
 
     def __str__(self) -> str:
-        return f"{type(self.model).__name__}, weight {self.weight:g}, temperature {self.temperature:g}"
+        text = f"{type(self.model).__name__}, weight {self.weight:g}, temperature {self.temperature:g}"
+        return f"{text}, features {self.feature_weight:g}" if self.feature_weight else text
 
 
 @dataclass(frozen=True)
 class Learner:
     """One step of training.
+
+    penalty: added to the loss, times its weight.
+    channels_last: images (N, channels, height, width) are laid out with their channels last, which convolutions on a CPU prefer.
 
     Raises:
         ValueError: the precision is unknown or not for the model's device, a norm to clip to is not above 0, or the teacher would learn.
@@ -51,6 +63,8 @@ class Learner:
     clip_norm: float | None
     teacher: Teacher | None
     loss: Loss | None
+    penalty: tuple[float, SensitivityPenalty] | None = None
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -74,6 +88,13 @@ class Learner:
         return next(self.model.parameters()).device
 
     @cached_property
+    def features(self) -> Features | None:
+        """What is compared with the teacher besides the outputs."""
+        if self.teacher is None or not self.teacher.weight * self.teacher.feature_weight:
+            return None
+        return Features(self.model, self.teacher.model)
+
+    @cached_property
     def scaler(self) -> torch.amp.GradScaler:
         """Keeps float16 gradients above zero; does nothing in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
@@ -85,8 +106,15 @@ class Learner:
             RuntimeError: the loss is NaN or infinite; the parameters are then as they were.
         """
         lr = self.schedule.set(step)
-        with torch.autocast(self.device.type, getattr(torch, self.precision), enabled=self.precision != "float32"):
+        if self.channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.autocast(self.device.type, getattr(torch, self.precision), enabled=self.precision != "float32"))
+            if self.features is not None:
+                stack.enter_context(self.features.recorded())
             loss = self._loss(first_tensor(call(self.model, inputs)), inputs, targets)
+        if self.penalty is not None:
+            loss = loss + self.penalty[0] * self.penalty[1]()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RuntimeError(
@@ -119,7 +147,12 @@ class Learner:
         assert self.teacher is not None
         with torch.no_grad(), eval_mode(self.teacher.model):
             wanted = first_tensor(call(self.teacher.model, inputs)).to(output.device)
-        return distillation_loss(output, wanted, targets, self.teacher.temperature)
+        share = self.teacher.feature_weight
+        if self.features is None:
+            return distillation_loss(output, wanted, targets, self.teacher.temperature)
+        if share == 1:
+            return self.features.distance()
+        return share * self.features.distance() + (1 - share) * distillation_loss(output, wanted, targets, self.teacher.temperature)
 
 
 def _trainable(model: nn.Module) -> set[nn.Parameter]:

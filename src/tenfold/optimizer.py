@@ -1,7 +1,7 @@
 """The optimiser of fine-tuning and its learning rates."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -27,10 +27,12 @@ def make_optimizer(
     lr: float | None,
     weight_decay: float | None,
     steps: int = FULL_RATE_STEPS,
+    scales: Mapping[nn.Parameter, float] | None = None,
 ) -> Optimizer:
     """The optimiser itself where one is given, else one made for the parameters that require gradients.
 
-    Parameters with one axis (biases, norms) get no weight decay. `steps` is the length of the run, for which a rate is chosen.
+    Parameters with one axis (biases, norms) get no weight decay. `steps` is the length of the run, for which a rate is chosen; `scales`
+    are parts of the rate that single parameters get (see `stable_scales`).
 
     Raises:
         ValueError: nothing in the model requires gradients, an optimiser is for other parameters, or `lr` comes with a made optimiser.
@@ -48,17 +50,22 @@ def make_optimizer(
     if optimizer is None:
         optimizer, lr = AdamW, lr or LR * min(1.0, steps / FULL_RATE_STEPS)
         weight_decay = WEIGHT_DECAY if weight_decay is None else weight_decay
-    matrices: dict[str, Any] = {"params": [p for p in trainable if p.dim() > 1]}
-    vectors: dict[str, Any] = {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0}
-    if weight_decay is not None:
-        matrices["weight_decay"] = weight_decay
-    groups = [group for group in (matrices, vectors) if group["params"]]
+    groups: list[dict[str, Any]] = []
+    for scale in sorted({(scales or {}).get(p, 1.0) for p in trainable}, reverse=True):
+        same = [p for p in trainable if (scales or {}).get(p, 1.0) == scale]
+        matrices: dict[str, Any] = {"params": [p for p in same if p.dim() > 1]}
+        vectors: dict[str, Any] = {"params": [p for p in same if p.dim() <= 1], "weight_decay": 0.0}
+        if weight_decay is not None:
+            matrices["weight_decay"] = weight_decay
+        groups += [{**group, "scale": scale} if scales else group for group in (matrices, vectors) if group["params"]]
     made = optimizer(groups) if lr is None else optimizer(groups, lr=lr)
     if not isinstance(made, Optimizer):
         raise TypeError(
             f"optimizer made a {type(made).__name__}; a torch.optim.Optimizer is needed: give its class, a functools.partial of it, "
             "or an instance"
         )
+    for group in made.param_groups:
+        group["lr"] = group["lr"] * group.pop("scale", 1.0)
     return made
 
 

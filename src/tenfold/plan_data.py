@@ -14,7 +14,8 @@ class LayerPlan:
     """One layer with a weight: the format with explicit ranks that it gets, or None and the reason why it stays dense.
 
     params are values of the weight; flops are for one sample, in eval, None where no example input was given. error is the predicted
-    relative error of the layer's outputs or of its weight, as the plan's `metric` says.
+    relative error of the layer's outputs or of its weight, as the plan's `metric` says. Speed-ups are time of dense / time of factorised,
+    for the batch of the example: predicted by the machine model that chooses contractions, and measured where the plan was asked to.
     """
 
     name: str
@@ -29,6 +30,8 @@ class LayerPlan:
     flops_before: int | None
     flops_after: int | None
     error: float | None
+    predicted_speedup: float | None = None
+    measured_speedup: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,14 @@ class Plan:
     seed: int
 
     def __str__(self) -> str:
-        rows = [("layer", "type", "shape", "becomes", "parameters", "FLOP/sample", "error")]
+        rows = [("layer", "type", "shape", "becomes", "parameters", "FLOP/sample", "error", "speed-up")]
         for one in self.layers:
             becomes = format_text(one.format, one.in_modes, one.out_modes) if one.format else f"dense ({one.reason})"
             error = "" if one.error is None else f"{one.error:.4f}"
             shape = "x".join(map(str, one.shape))
             change = f"{one.params_before:,} -> {one.params_after:,}" if one.format else f"{one.params_before:,}"
-            rows.append((one.name or "(the model)", one.kind, shape, becomes, change, _flops(one), error))
-        widths = [max(len(row[column]) for row in rows) for column in range(7)]
+            rows.append((one.name or "(the model)", one.kind, shape, becomes, change, _flops(one), error, speedup_text(one)))
+        widths = [max(len(row[column]) for row in rows) for column in range(8)]
         widths[3] = min(widths[3], 60)
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         kept = self.params_after / max(1, self.params_before)
@@ -94,3 +97,11 @@ def _flops(layer: LayerPlan) -> str:
     if layer.flops_before is None:
         return ""
     return f"{layer.flops_before:,} -> {layer.flops_after:,}" if layer.format else f"{layer.flops_before:,}"
+
+
+def speedup_text(layer: LayerPlan) -> str:
+    """The predicted speed-up, and behind it the measured one where there is one."""
+    if layer.predicted_speedup is None and layer.measured_speedup is None:
+        return ""
+    predicted, measured = ("-" if value is None else f"{value:.2f}" for value in (layer.predicted_speedup, layer.measured_speedup))
+    return predicted if measured == "-" else f"{predicted}, measured {measured}"

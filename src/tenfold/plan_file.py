@@ -110,6 +110,8 @@ _LAYER_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "params": _PAIR,
     "flops": _PAIR,
     "error": _NUMBER,
+    "predicted_speedup": _NUMBER,
+    "measured_speedup": _NUMBER,
     "note": _NAME,
 }
 
@@ -147,6 +149,8 @@ def _layer(name: str, value: Any) -> LayerPlan:
         flops_before=flops[0],
         flops_after=flops[1],
         error=value.get("error"),
+        predicted_speedup=value.get("predicted_speedup"),
+        measured_speedup=value.get("measured_speedup"),
     )
 
 
@@ -158,6 +162,9 @@ def _line(layer: LayerPlan) -> str:
         values["flops"] = [layer.flops_before, layer.flops_after]
     if layer.error is not None:
         values["error"] = float(f"{layer.error:.4g}")
+    for name in ("predicted_speedup", "measured_speedup"):
+        if (speedup := getattr(layer, name)) is not None:
+            values[name] = float(f"{speedup:.3g}")
     if layer.reason:
         values["note"] = layer.reason
     return "{ " + ", ".join(f"{key} = {_toml(value)}" for key, value in values.items()) + " }"

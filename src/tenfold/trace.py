@@ -28,6 +28,13 @@ class Workloads:
         """FLOP of the layer with a factorised weight, in eval."""
         return sum(load.flops(network) * count for load, count in self.loads)
 
+    def speedup(self, network: Network, batch: int) -> float | None:
+        """Predicted seconds of the dense layer / those of the factorised one for a batch, in eval on a CPU; None for lookups."""
+        if any(load.is_lookup for load, _ in self.loads):
+            return None
+        dense = sum(load.dense_seconds(network, batch) * count for load, count in self.loads)
+        return dense / sum(load.seconds(network, batch) * count for load, count in self.loads)
+
 
 @dataclass(frozen=True)
 class Trace:

@@ -43,6 +43,25 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         (["plan", "{net}:network", "--budget", "params=0.0001"], "smallest"),
         (["plan", "{net}:network", "--budget", "flops=0.5"], "counts FLOP, which needs an example input"),
         (["plan", "{net}:network", "--format", "cpp", "--budget", "0.5"], "'cpp' is no format"),
+        (["plan", "{net}:network", "--budget", "accuracy_drop=1"], "a loss of accuracy, which a plan cannot know; models have to be made"),
+        (["plan", "{net}:network", "--budget", "accuracy_drop=-1"], "accuracy_drop=-1.0; it needs points of top-1 accuracy, at least 0"),
+        (["plan", "{net}:network", "--budget", "0.5", "--latency", "measured"], "times layers, which needs an example input"),
+        (
+            ["compress", "{net}:network", "--out", "{out}", "--budget", "accuracy_drop=1"],
+            "comes without --validation; a loss of accuracy has to be measured on data that were not trained on: add --validation 0.1",
+        ),
+        (
+            ["compress", "{net}:network", "--out", "{out}", "--budget", "accuracy_drop=1", "--validation", "0.1"],
+            "--validation 0.1 holds out a part of --finetune, which is not given; one of them must name data: add --finetune",
+        ),
+        (
+            ["compress", "{net}:network", "--out", "{out}", "--budget", "flops=0.5", "--validation", "0.1"],
+            "--validation 0.1 comes without --budget accuracy_drop=..; only that is validated while it is searched",
+        ),
+        (
+            ["compress", "{net}:network", "--out", "{out}", "--budget", "accuracy_drop=1", "--validation", "a.npz", "--data", "a.npz"],
+            "--validation and --data are both a.npz; the accuracy on --data would be that of a choice made by it",
+        ),
         (["compress", "{net}:network", "--out", "{out}"], "there is neither --budget nor --plan nor a rank in --format"),
         (["compress", "{net}:network", "--out", "{out}", "--plan", "nowhere.toml"], "--plan nowhere.toml does not exist"),
         (

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tenfold.augment import as_augment, flip
+from tenfold.augment import as_augment, crop, flip
 
 
 def generator() -> torch.Generator:
@@ -33,6 +33,23 @@ def test_names():
     assert as_augment(None) is None
     assert as_augment(flip) is flip
     with pytest.raises(
-        ValueError, match=r"augment is 'turn'; it needs 'flip', a function augment\(inputs, generator\) or None: choose one"
+        ValueError, match=r"augment is 'turn'; it needs 'flip', 'crop', a function augment\(inputs, generator\) or None: choose one"
     ):
         as_augment("turn")
+
+
+def test_crops_are_parts_of_the_padded_image_or_of_its_mirror():
+    images = torch.rand(12, 3, 16, 8, generator=torch.Generator().manual_seed(0))
+    cut = crop(images, torch.Generator().manual_seed(1))
+    assert cut.shape == images.shape
+    shifts = set()
+    for image, found in zip(images, cut, strict=True):
+        padded = [torch.nn.functional.pad(one, (1, 1, 2, 2)) for one in (image, image.flip(-1))]
+        places = [
+            (mirror, top, left) for mirror in (0, 1) for top in range(5) for left in range(3)
+            if torch.equal(padded[mirror][:, top : top + 16, left : left + 8], found)
+        ]  # fmt: skip
+        assert len(places) == 1
+        shifts.add(places[0])
+    assert len(shifts) > 6
+    assert torch.equal(cut, crop(images, torch.Generator().manual_seed(1)))

@@ -56,6 +56,7 @@ def test_every_name_comes_back_and_is_found_in_the_text(name: str):
     [
         example(),
         example(layer("a", format=None, reason='it is "tied"', params_after=2048, error=None)),
+        example(layer("a", predicted_speedup=1.25, measured_speedup=0.98), layer("b", predicted_speedup=3.5)),
         example(layer("a", format=TTM(rank=(4,)), in_modes=(4, 8), out_modes=(8, 8), shape=(64, 32, 3, 3))),
         dataclasses.replace(
             example(layer("a", flops_before=None, flops_after=None)), budget=None, flops_before=None, flops_after=None, metric="weight"
@@ -202,7 +203,7 @@ def test_a_plan_that_does_not_fit_the_model(row: LayerPlan, message: str):
 def test_the_table_has_a_line_for_each_layer_and_the_totals():
     table = str(example(layer("body"), layer("", format=None, reason="tied", params_after=2048, error=None)))
     lines = table.split("\n")
-    assert len(lines) == 4 and lines[0].split() == ["layer", "type", "shape", "becomes", "parameters", "FLOP/sample", "error"]
+    assert len(lines) == 4 and lines[0].split() == ["layer", "type", "shape", "becomes", "parameters", "FLOP/sample", "error", "speed-up"]
     assert lines[1].split() == ["body", "Linear", "64x32", "svd:rank=4", "2,048", "->", "384", "4,096", "->", "768", "0.1250"]
     assert lines[2].startswith("(the model)") and "dense (tied)" in lines[2]
     assert lines[3] == (

@@ -12,6 +12,8 @@ from tenfold.report import report
 from tenfold.report.layers import spectrum_of, weight_error
 from tenfold.report.measure import size_of
 from tenfold.report.pairs import pair_layers
+from tenfold.survey import survey
+from tenfold.trace import trace
 
 
 def test_tied_weights_count_once():
@@ -122,3 +124,17 @@ def test_flops_are_the_plans_where_nothing_was_run(tmp_path):
     planned, reported = rows.layers[1], report(dense, small, tmp_path, plan=rows).layers[1]
     assert (reported.flops_before, reported.flops_after) == (planned.flops_before, planned.flops_after) == (73_728, 12_800)
     assert reported.planned_error == planned.error
+
+
+def test_predicted_speedups_stand_beside_the_measured_ones(tmp_path):
+    dense, small = pair()
+    made = report(dense, small, tmp_path, inputs=images().tensors[0])
+    first, second, out = made.layers
+    assert first.predicted == () and first.races == ()
+    assert [batch for batch, _ in second.predicted] == [race.batch for race in second.races] == [1, 12]
+    load = trace(dense, images().tensors[0], survey(dense)).workload(next(one for one in survey(dense) if one.name == "second"))
+    assert load is not None
+    assert dict(second.predicted)[12] == load.speedup(small.second.factorized.network, 12) > dict(second.predicted)[1]
+    shown = (tmp_path / "report.html").read_text("utf-8")
+    assert shown.count(", predicted ") == len(second.predicted) + len(out.predicted)
+    assert "Predicted speed-ups of layers are those of the machine model" in shown

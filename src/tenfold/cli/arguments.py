@@ -10,8 +10,10 @@ import torch
 from cyclopts import Group, Parameter
 from torch import nn
 
+from tenfold.budget import Budget
 from tenfold.datasets import check_inputs, check_labels, example_inputs, first_inputs, parse_shape, read_data
 from tenfold.finetune import FinetuneHistory, finetune
+from tenfold.learner import Precision
 from tenfold.plan import Filter
 from tenfold.progress import Progress
 from tenfold.recurrent.opened import opened_view
@@ -130,13 +132,22 @@ class Planning:
     """How layers are factorised."""
 
     budget: str | None = None
-    """What to keep of the model: flops=0.5, params=0.25, bytes=0.25, or several with commas."""
+    """What to keep of the model: flops=0.5, params=0.25, bytes=0.25, or several with commas; or, for compress, accuracy_drop=0.5: the
+    fewest FLOP with which at most so many points of accuracy are lost on --validation."""
     format: str = "auto"
     """auto, or one for all layers: svd, cp, tucker, tt, ttm; with ranks as in cp:rank=12."""
     filter: Patterns = ()
     """Only layers whose name matches this pattern, e.g. 'layer3.*'; may be given several times."""
     skip: Patterns = ()
     """Leave layers dense whose name matches this pattern; may be given several times."""
+    latency: Literal["measured"] | None = None
+    """measured: what would be chosen is timed on this machine, and what runs slower than dense is not used. Without it a layer may be
+    slower although it has fewer FLOP; the report says so."""
+
+    @property
+    def accuracy_drop(self) -> float | None:
+        """The points of accuracy of --budget, None where it has none."""
+        return None if self.budget is None else Budget.parse(self.budget).accuracy_drop
 
     def layers(self, model: nn.Module) -> Filter:
         """The filter of `tenfold.plan`.
@@ -170,22 +181,32 @@ class Training:
     """Samples in a batch."""
     distill: bool = True
     """Learn from the original model's outputs as well as from the labels."""
-    augment: Literal["none", "flip"] = "none"
-    """flip: images are mirrored at random."""
+    augment: Literal["none", "flip", "crop"] = "none"
+    """flip: images are mirrored at random; crop: also cut out at random places."""
+    precision: Precision = "float32"
+    """Of products; bfloat16 is faster on many machines."""
+    feature_weight: float = 0.0
+    """Part of the original model's lessons that are on layers, not on outputs, 0 to 1."""
+    sensitivity_weight: float = 0.0
+    """Penalty that keeps factors from cancelling each other; 0.01 is gentle."""
+    rebuild: bool = False
+    """Multiply with weights rebuilt from factors: faster for small convolutions."""
+    channels_last: bool = False
+    """Lay images out with channels last: faster convolutions on a CPU."""
 
     def run(
         self, small: nn.Module, data: Any, teacher: nn.Module | None, checkpoint: Path, seed: int, progress: Progress
     ) -> FinetuneHistory:
         """Trains a model in place, from the checkpoint where there is one."""
-        return finetune(
-            small,
-            data,
-            epochs=self.epochs,
-            teacher=teacher if self.distill else None,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            augment="flip" if self.augment == "flip" else None,
-            checkpoint=checkpoint,
-            seed=seed,
-            progress=progress,
-        )
+        return finetune(small, data, checkpoint=checkpoint, progress=progress, **self.options(teacher, seed))
+
+    def options(self, teacher: nn.Module | None, seed: int) -> dict[str, Any]:
+        """The arguments of `tenfold.finetune`."""
+        return {
+            "epochs": self.epochs,
+            "teacher": teacher if self.distill else None,
+            "lr": self.lr,
+            "batch_size": self.batch_size,
+            "augment": None if self.augment == "none" else self.augment,
+            "seed": seed,
+        }

@@ -1,9 +1,10 @@
 """tenfold compress: the main command, from a dense model to a compressed one with its report. `Job` is also the demo's."""
 
 import shlex
+import shutil
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +17,13 @@ from tenfold.cli.console import Outcome, Steps
 from tenfold.cli.output import check_space, writable_folder
 from tenfold.cli.result import result_data, result_tables
 from tenfold.evaluate import Evaluation, evaluate
-from tenfold.plan import Plan
+from tenfold.plan import Latency, Plan
+from tenfold.ranks.held_out import hold_out
 from tenfold.report import Report
 from tenfold.survey import n_bytes
 
 CHECKPOINT = "finetune.ckpt"
+SEARCH = "search"
 
 
 def compress(
@@ -32,6 +35,16 @@ def compress(
         Path | None, Parameter(help="A plan from `tenfold plan --out`, perhaps edited, instead of --budget and --format.")
     ] = None,
     finetune: Annotated[str | None, Parameter(help="Training data for fine-tuning, in the forms of --data.")] = None,
+    validation: Annotated[
+        str | None,
+        Parameter(
+            help="For --budget accuracy_drop=..: data that were not trained on, in the forms of --data, or how much of --finetune "
+            "to hold out, as 0.1."
+        ),
+    ] = None,
+    sequential: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Calibrate layers one after another, on what the compressed ones give.")
+    ] = False,
     weights: Weights = Weights(),
     data: Data = Data(),
     planning: Planning = Planning(),
@@ -40,25 +53,34 @@ def compress(
 ) -> Outcome:
     r"""Compress a model: plan, decompose, fine-tune, measure, report.
 
-    Fine-tuning keeps a checkpoint in --out: after an interruption the same command goes on from there.
+    Fine-tuning keeps a checkpoint in --out, and so does a search: after an interruption the same command goes on from there.
 
     **Example**
 
         tenfold compress networks.py:resnet20 --weights resnet20.safetensors \
           --data loaders.py:test --calibration loaders.py:train --budget flops=0.5 \
           --finetune loaders.py:train --epochs 5 --out small
+
+        tenfold compress networks.py:resnet20 --weights resnet20.safetensors \
+          --data loaders.py:test --calibration loaders.py:train --budget accuracy_drop=0.5 \
+          --finetune loaders.py:train --validation 0.1 --epochs 5 --out small
     """
     common.apply()
     given = _given_plan(plan, planning)
+    check_validation(validation, planning, finetune, data.data)
     with writable_folder(out), Steps() as steps:
         steps("reading model and data", 0, 1)
         network = weights.load(model, common.seed)
         check_space(out, n_bytes(network))
         inputs, test, train = data.inputs(network), data.test(network), data.read(finetune)
-        job = Job(network, out, test, data.read(data.calibration), inputs, common.seed, steps)
+        job = Job(network, out, test, data.read(data.calibration), inputs, common.seed, steps, sequential)
+        train, held = held_data(validation, train, data, common.seed)
         steps("reading model and data", 1, 1)
-        made = given or job.plan(planning.format, planning.budget, planning.layers(network))
-        return job.run(made, train, training, f"tenfold {shlex.join(sys.argv[1:])}")
+        command = f"tenfold {shlex.join(sys.argv[1:])}"
+        if held is not None:
+            return job.search(planning, train, held, training, command)
+        made = given or job.plan(planning.format, planning.budget, planning.layers(network), planning.latency)
+        return job.run(made, train, training, command)
 
 
 def _given_plan(plan: Path | None, planning: Planning) -> Plan | None:
@@ -70,12 +92,54 @@ def _given_plan(plan: Path | None, planning: Planning) -> Plan | None:
     if plan is not None:
         if planning != Planning():
             raise ValueError(
-                f"--plan {plan} comes with --budget, --format, --filter or --skip; the plan says it all: leave them or --plan out"
+                f"--plan {plan} comes with --budget, --format, --filter, --skip or --latency; the plan says it all: "
+                "leave them or --plan out"
             )
         return read_plan(plan)
     if planning.budget is None and "rank" not in planning.format:
         raise ValueError("there is neither --budget nor --plan nor a rank in --format; one is needed: add for instance --budget flops=0.5")
     return None
+
+
+def check_validation(validation: str | None, planning: Planning, finetune: str | None, test: str | None) -> None:
+    """Raises ValueError where a budget of accuracy and the data that it is validated on do not fit."""
+    drop = planning.accuracy_drop
+    if drop is None:
+        if validation is not None:
+            raise ValueError(
+                f"--validation {validation} comes without --budget accuracy_drop=..; only that is validated while it is searched: "
+                "leave it out, or give such a budget"
+            )
+        return
+    if validation is None:
+        raise ValueError(
+            f"--budget {planning.budget} comes without --validation; a loss of accuracy has to be measured on data that were not trained "
+            "on: add --validation 0.1 to hold out a tenth of --finetune, or name data"
+        )
+    if validation == test:
+        raise ValueError(
+            f"--validation and --data are both {test}; the accuracy on --data would be that of a choice made by it: hold out a part of the "
+            "training data with --validation 0.1"
+        )
+    if _fraction(validation) is not None and finetune is None:
+        raise ValueError(
+            f"--validation {validation} holds out a part of --finetune, which is not given; one of them must name data: add --finetune"
+        )
+
+
+def held_data(validation: str | None, train: Any, data: Data, seed: int) -> tuple[Any, Any]:
+    """Training data and validation data, None where there are none."""
+    if validation is None:
+        return train, None
+    fraction = _fraction(validation)
+    return (train, data.read(validation)) if fraction is None else hold_out(train, fraction, seed=seed)
+
+
+def _fraction(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def read_plan(path: Path) -> Plan:
@@ -100,9 +164,10 @@ class Job:
     inputs: Any
     seed: int
     steps: Steps
+    sequential: bool = False
     start: float = field(default_factory=time.monotonic)
 
-    def plan(self, format: str, budget: str | None, filter: Any) -> Plan:
+    def plan(self, format: str, budget: str | None, filter: Any, latency: Latency = None) -> Plan:
         """A plan for the model."""
         return tenfold.plan(
             self.model,
@@ -111,25 +176,64 @@ class Job:
             inputs=self.inputs,
             filter=filter,
             calibration=self.calibration,
+            latency=latency,
             seed=self.seed,
             progress=self.steps.named("plan"),
         )
 
+    def search(self, planning: Planning, train: Any, held: Any, training: Training, command: str) -> Outcome:
+        """Searches the smallest model within a loss of accuracy, writes the files of the output folder and says what came of it."""
+        assert planning.budget is not None
+        found = tenfold.search(
+            self.model,
+            planning.budget,
+            validation=held,
+            data=train,
+            finetune=training.options(self.model, self.seed) if train is not None else None,
+            calibration=self.calibration,
+            format=planning.format,
+            inputs=self.inputs,
+            filter=planning.layers(self.model),
+            latency=planning.latency,
+            sequential=self.sequential,
+            folder=self.out / SEARCH,
+            seed=self.seed,
+            progress=self.steps.named("search"),
+        )
+        files = self._write(found.model, found.plan)
+        report = self._report(found.model, found.plan, found.history, None, command)
+        shutil.rmtree(self.out / SEARCH)
+        trials = [{name: value for name, value in asdict(one).items() if name != "plan"} for one in found.trials]
+        data = result_data(report, files, time.monotonic() - self.start) | {"search": {"verdict": found.verdict, "trials": trials}}
+        return Outcome(data, (str(found), *result_tables(report), f"written to {self.out}: {', '.join(files)}"))
+
     def run(self, plan: Plan, train: Any, training: Training, command: str) -> Outcome:
         """Carries the plan out, writes the files of the output folder and says what came of it."""
-        small = tenfold.compress(self.model, plan, calibration=self.calibration, seed=self.seed, progress=self.steps.named("compress"))
+        small = tenfold.compress(
+            self.model,
+            plan,
+            calibration=self.calibration,
+            sequential=self.sequential,
+            seed=self.seed,
+            progress=self.steps.named("compress"),
+        )
         before, history = None, None
         if train is not None:
             if self.test is not None:
                 before = evaluate(small, self.test, progress=self.steps.named("before fine-tuning"))
             history = training.run(small, train, self.model, self.out / CHECKPOINT, self.seed, self.steps.named(""))
-        files = {name: self.out / name for name in ("model.safetensors", "plan.toml", "report.html", "report.json")}
-        tenfold.save(small, files["model.safetensors"], plan=plan)
-        plan.save(files["plan.toml"])
+        files = self._write(small, plan)
         report = self._report(small, plan, history, before, command)
         (self.out / CHECKPOINT).unlink(missing_ok=True)
         seconds = time.monotonic() - self.start
         return Outcome(result_data(report, files, seconds), (*result_tables(report), f"written to {self.out}: {', '.join(files)}"))
+
+    def _write(self, small: nn.Module, plan: Plan) -> dict[str, Path]:
+        """Writes model and plan; returns all files of the output folder by name."""
+        files = {name: self.out / name for name in ("model.safetensors", "plan.toml", "report.html", "report.json")}
+        tenfold.save(small, files["model.safetensors"], plan=plan)
+        plan.save(files["plan.toml"])
+        return files
 
     def _report(self, small: nn.Module, plan: Plan, history: Any, before: Evaluation | None, command: str) -> Report:
         return tenfold.report(

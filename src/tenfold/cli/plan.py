@@ -13,6 +13,7 @@ from tenfold.cli.console import Outcome, Steps, change, share, table
 from tenfold.cli.output import writable_file
 from tenfold.formats import format_text
 from tenfold.plan import LayerPlan, Plan
+from tenfold.plan_data import speedup_text
 
 
 def plan(
@@ -45,6 +46,7 @@ def plan(
                 inputs=data.inputs(network),
                 filter=planning.layers(network),
                 calibration=data.read(data.calibration),
+                latency=planning.latency,
                 seed=common.seed,
                 progress=steps,
             )
@@ -59,7 +61,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     """The plan as JSON values."""
     return {
         "model": plan.model,
-        "budget": plan.budget.limits if plan.budget else None,
+        "budget": plan.budget.parts if plan.budget else None,
         "metric": plan.metric,
         "seed": plan.seed,
         "parameters": {"before": plan.params_before, "after": plan.params_after},
@@ -74,6 +76,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
                 "parameters": {"before": one.params_before, "after": one.params_after},
                 "flops": None if one.flops_before is None else {"before": one.flops_before, "after": one.flops_after},
                 "error": one.error,
+                "speedup": {"predicted": one.predicted_speedup, "measured": one.measured_speedup},
             }
             for one in plan.layers
         ],
@@ -90,14 +93,18 @@ def plan_tables(plan: Plan) -> tuple[RenderableType, ...]:
             change(one.params_before, one.params_after),
             change(one.flops_before, one.flops_after),
             "" if one.error is None else f"{one.error:.3f}",
+            speedup_text(one),
         )
         for one in plan.layers
     ]
-    columns = ("layer", "shape", "becomes", "parameters", "FLOP", "error")
+    columns = ("layer", "shape", "becomes", "parameters", "FLOP", "error", "speed-up")
     total = f"{plan.model}: {plan.params_before:,} -> {plan.params_after:,} parameters ({share(plan.params_after, plan.params_before)})"
     if plan.flops_before is not None:
         total += f", {change(plan.flops_before, plan.flops_after)} FLOP a sample ({share(plan.flops_after, plan.flops_before)})"
-    return (table(columns, rows, numbers=("parameters", "FLOP", "error")), f"{total}; errors are relative, of the {plan.metric}s")
+    return (
+        table(columns, rows, numbers=("parameters", "FLOP", "error", "speed-up")),
+        f"{total}; errors are relative, of the {plan.metric}s",
+    )
 
 
 def _use(one: LayerPlan) -> str:

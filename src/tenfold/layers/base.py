@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from tenfold.buckets import bucket
-from tenfold.contract import ContractionPlan, Machine, Positions, plan_convolution, plan_linear, plan_rows, recount
+from tenfold.contract import ContractionPlan, Machine, Positions, dense_plan, plan_convolution, plan_linear, plan_rows, recount
 from tenfold.decompose import decompose
 from tenfold.fold import Fold
 from tenfold.format import Format
@@ -44,6 +44,15 @@ class Workload:
             return plan_linear(network, bucket(batch * self.n_rows), is_cached, Machine())
         chosen = plan_convolution(network, bucket(batch), is_cached, Machine(), self.positions.nominal)
         return recount(chosen, network, batch, is_cached, Machine(), self.positions)
+
+    def seconds(self, network: Network, batch: int) -> float:
+        """Predicted seconds of the factorised layer for a batch of samples, in eval on a CPU."""
+        return sum(self.plan(term, batch).seconds for term in network.terms)
+
+    def dense_seconds(self, network: Network, batch: int) -> float:
+        """The same for the dense layer, whose weight is that of the network."""
+        size = batch if self.positions is not None else batch * self.n_rows
+        return dense_plan(network.terms[0], size, True, Machine(), self.positions).seconds
 
 
 class FactorizedLayer(nn.Module, abc.ABC):

@@ -1,17 +1,19 @@
 """What both models cost, as wholes and layer by layer: FLOP and time on an example."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from tenfold.flops import count_flops, model_flops, without_fast_path
+from tenfold.layers.base import FactorizedLayer
 from tenfold.progress import Progress
 from tenfold.report.measure import Race, first_samples, race, race_models
 from tenfold.report.pairs import Pair
-from tenfold.survey import batch_size, call, probing
+from tenfold.survey import batch_size, call, probing, survey
+from tenfold.trace import trace
 
 LARGE_BATCH = 32
 LAYER_SECONDS = 0.06
@@ -19,11 +21,15 @@ LAYER_SECONDS = 0.06
 
 @dataclass(frozen=True)
 class LayerRun:
-    """One layer on the inputs that it gets inside the dense model: FLOP for one sample over all its calls, and times of its first call."""
+    """One layer on the inputs that it gets inside the dense model: FLOP for one sample over all its calls, and times of its first call.
+
+    predicted: by batch size, the speed-up that the machine model of contractions predicts for all its calls on a CPU.
+    """
 
     flops_before: int
     flops_after: int
     races: tuple[Race, ...]
+    predicted: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,27 @@ def measure_costs(
     timed = {pair.name for pair in pairs if pair.is_factorized} if latency else set()
     both = {pair.name: (pair.dense, pair.small) for pair in pairs}
     layers = run_layers(*views, both, timed, inputs, sizes, device, progress)
+    predicted = _predicted(views[0], pairs, samples, sizes)
+    layers = {name: replace(run, predicted=predicted.get(name, ())) for name, run in layers.items()}
     races = []
     for number, batch in enumerate(sizes if latency else ()):
         progress("timing the models", number, len(sizes))
         races.append(race_models(model, small, inputs, batch, device))
     progress("timing the models", len(races), len(races))
     return Costs(large, *flops, tuple(races), layers)
+
+
+def _predicted(model: nn.Module, pairs: Sequence[Pair], samples: Any, batches: tuple[int, ...]) -> dict[str, tuple[tuple[int, float], ...]]:
+    """The predicted speed-ups of the compressed layers."""
+    small = {pair.name: pair.small.factorized.network for pair in pairs if isinstance(pair.small, FactorizedLayer)}
+    found = [one for one in survey(model) if one.name in small and one.layer is not None]
+    steps = trace(model, samples, found)
+    result = {}
+    for one in found:
+        if (load := steps.workload(one)) is not None:
+            speedups = [(batch, load.speedup(small[one.name], batch)) for batch in batches]
+            result[one.name] = tuple((batch, speedup) for batch, speedup in speedups if speedup is not None)
+    return result
 
 
 def run_layers(

@@ -28,6 +28,7 @@ class LayerRow:
     format: the plan's text, or where there is no plan the statement; None = dense. reason: why it is dense, or what is to be known.
     error: ||W - dense||_F / ||W||_F between both models as they are now; planned_error: what the plan predicted.
     params are values of the weight (a shared one counts where it stands first); flops are for one sample, None where not known.
+    races are measured speed-ups, predicted those that the machine model of contractions gives for a CPU, by batch size.
     """
 
     name: str
@@ -44,6 +45,7 @@ class LayerRow:
     error: float | None
     planned_error: float | None
     races: tuple[Race, ...] = ()
+    predicted: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def row_of(pair: Pair, plan: Plan | None, costs: Costs | None) -> LayerRow:
         weight_error(pair),
         planned.error if planned else None,
         run.races if run else (),
+        run.predicted if run else (),
     )
 
 

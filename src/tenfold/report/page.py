@@ -114,4 +114,6 @@ def _method(report: Report) -> str:
             f"Times are medians of runs of both models in turns ({runs}), in eval mode without gradients, after warming up; "
             "a ratio belongs to this machine, thread count and dtype."
         )
+    if any(row.predicted for row in report.layers):
+        parts.append("Predicted speed-ups of layers are those of the machine model that chooses contractions: one core, no other load.")
     return " ".join(parts)

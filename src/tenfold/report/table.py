@@ -40,7 +40,7 @@ def _row(row: LayerRow, batches: Sequence[int], has_flops: bool, has_plan: bool)
         cells.append(_flops(row.flops_before, row.flops_after))
     for error in (row.error, row.planned_error)[: 1 + has_plan]:
         cells.append(_number("" if error is None else f"{error:.4f}"))
-    cells += [_speed(next((race for race in row.races if race.batch == batch), None)) for batch in batches]
+    cells += [_speed(next((race for race in row.races if race.batch == batch), None), dict(row.predicted).get(batch)) for batch in batches]
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -74,9 +74,10 @@ def _number(text: str) -> str:
     return f'<td class="number">{text}</td>'
 
 
-def _speed(race: Race | None) -> str:
+def _speed(race: Race | None, predicted: float | None) -> str:
     if race is None:
         return "<td></td>"
     look = "number slower" if race.verdict == "slower" else "number"
     times = f"{wording.time_text(race.dense_ms)} {ARROW} {wording.time_text(race.small_ms)}"
-    return f'<td class="{look}">{wording.ratio_text(race.speedup)}<small>{times}</small></td>'
+    small = times if predicted is None else f"{times}, predicted {wording.ratio_text(predicted)}"
+    return f'<td class="{look}">{wording.ratio_text(race.speedup)}<small>{small}</small></td>'

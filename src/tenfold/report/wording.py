@@ -168,6 +168,8 @@ def layer_notes(rows: Sequence[LayerRow]) -> list[str]:
             lines.append(
                 f"At batch {batch}, {len(slow)} of {len(runs)} compressed layers on their own are slower than dense: {names}{more}."
             )
+    if any(race.verdict == "slower" for row in compressed for race in row.races):
+        lines.append("Layers slower than dense are kept for their FLOP or parameters; a plan that measures latency leaves them out.")
     return lines
 
 

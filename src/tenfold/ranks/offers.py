@@ -1,0 +1,194 @@
+"""Offers: all that a plan chooses from, found out once and good for any number of budgets."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from tenfold.budget import Budget
+from tenfold.fold import Fold
+from tenfold.formats import CP, Tucker
+from tenfold.plan_data import LayerPlan, Plan
+from tenfold.progress import Progress
+from tenfold.ranks.allocate import Option, allocate
+from tenfold.ranks.candidates import Candidate, candidates
+from tenfold.ranks.effect import Effect
+from tenfold.ranks.folds import screened
+from tenfold.selection import Choice
+from tenfold.solvers.whitening import Whitening
+from tenfold.survey import Found, n_bytes, n_parameters
+from tenfold.trace import Trace
+
+PLAN_SWEEPS = 60  # sweeps of iterative solvers for an estimate of the error
+SLOWER = "what would be chosen ran slower than dense here"
+
+
+@dataclass(frozen=True)
+class Offers:
+    """The layers of a model, what each may become at which cost and error, and what a unit of its error costs the model.
+
+    found are all layers with a weight, `layers` those that may change; reasons say why others stay dense. speeds are measured
+    speed-ups by (layer, candidate): of those that were timed.
+    """
+
+    model: nn.Module
+    found: Sequence[Found]
+    layers: Sequence[Found]
+    reasons: Mapping[str, str]
+    candidates: Mapping[str, Sequence[Candidate]]
+    effects: Sequence[Effect]
+    steps: Trace | None
+    metric: str
+    seed: int
+    speeds: Mapping[tuple[str, Candidate], float]
+
+    def pick(self, goal: Budget | None) -> dict[str, Candidate]:
+        """The candidate of each layer that does not stay dense: the smallest loss under a budget, the first one where there is none.
+
+        Raises:
+            ValueError: the budget is impossible; the message names the smallest that can be reached.
+        """
+        if goal is None:
+            return {one.name: self.candidates[one.name][0] for one in self.layers if self.candidates[one.name]}
+        dense = [Candidate(None, one.n_values, dense_flops(self.steps, one), 0.0) for one in self.layers]
+        lists = [[base, *self.candidates[one.name]] for base, one in zip(dense, self.layers, strict=True)]
+        size = [one.weight.element_size() for one in self.layers]
+        options = [
+            [Option(effect.loss_of(one.error), {"params": one.params, "flops": one.flops, "bytes": one.params * width}) for one in choices]
+            for choices, effect, width in zip(lists, self.effects, size, strict=True)
+        ]
+        totals = self.totals
+        fixed = {name: total - sum(choices[0].costs[name] for choices in options) for name, total in totals.items()}
+        numbers = allocate(options, totals, fixed, goal)
+        return {one.name: choices[k] for one, choices, k in zip(self.layers, lists, numbers, strict=True) if k}
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """What the whole dense model costs."""
+        flops = self.steps.flops if self.steps else 0
+        return {"params": n_parameters(self.model), "flops": flops, "bytes": n_bytes(self.model)}
+
+    def plan(self, goal: Budget | None) -> Plan:
+        """The plan for a budget. Raises ValueError where it is impossible."""
+        return self.plan_of(self.pick(goal), goal)
+
+    def plan_of(self, picked: Mapping[str, Candidate], goal: Budget | None) -> Plan:
+        """The plan with the candidates given by layer name; all other layers stay dense."""
+        effects = {one.name: effect for one, effect in zip(self.layers, self.effects, strict=True)}
+        reasons = {**self.reasons, **{one.name: self._why_dense(goal, one) for one in self.layers}}
+        rows = []
+        for one in self.found:
+            candidate = picked.get(one.name)
+            row = row_of(one, candidate, reasons[one.name], self.steps)
+            if candidate is not None:
+                error = (candidate.error * effects[one.name].scale) ** 0.5
+                row = replace(row, error=error, measured_speedup=self.speeds.get((one.name, candidate)))
+            rows.append(row)
+        return plan_of_rows(self.model, rows, goal, self.steps, self.metric, self.seed)
+
+    def _why_dense(self, goal: Budget | None, one: Found) -> str:
+        if any(name == one.name and speed < 1 for (name, _), speed in self.speeds.items()):
+            return SLOWER
+        if not self.candidates[one.name]:
+            return "no rank makes it smaller or cheaper"
+        if goal is not None and list(goal.limits) == ["flops"] and self.steps is not None and self.steps.workload(one) is None:
+            return "the example does not run it, so no FLOP can be saved"
+        return "dense is the better use of the budget"
+
+    def without(self, is_left_out: Callable[[Found, Candidate], bool], speeds: Mapping[tuple[str, Candidate], float]) -> "Offers":
+        """The offers without some candidates, and with the measured speed-ups."""
+        left = {one.name: [c for c in self.candidates[one.name] if not is_left_out(one, c)] for one in self.layers}
+        return replace(self, candidates=left, speeds=speeds)
+
+
+def find_candidates(
+    layers: Sequence[Found],
+    chosen: Mapping[str, Sequence[Choice]],
+    steps: Trace | None,
+    moments: Mapping[str, Whitening],
+    seed: int,
+    progress: Progress,
+) -> dict[str, list[Candidate]]:
+    """The candidates of every layer; layers of the same shape are decomposed together."""
+    offers: dict[str, list[Candidate]] = {one.name: [] for one in layers}
+    shapes: dict[tuple[Any, ...], list[Found]] = {}
+    for one in layers:
+        load = steps.workload(one) if steps else None
+        for choice in chosen[one.name]:
+            folds = tuple(choice.folds(one))
+            if isinstance(choice.format, CP | Tucker) and len(chosen[one.name]) > 1 and _n_kernel(folds[0]) == 1:
+                continue  # for a matrix neither is better than its SVD, which is also tried
+            shapes.setdefault((choice.format, folds, load, one.name in moments), []).append(one)
+    jobs: dict[tuple[Any, ...], list[Found]] = {}
+    for number, ((format, folds, load, has_moment), members) in enumerate(shapes.items()):
+        if len(folds) > 1:
+            progress("trying modes", number, len(shapes))
+        for one, kept in zip(members, screened(members, format, folds, load, seed=seed), strict=True):
+            for fold in kept:
+                jobs.setdefault((format, fold, load, has_moment), []).append(one)
+    for number, ((format, fold, load, has_moment), members) in enumerate(jobs.items()):
+        progress("trying ranks", number, len(jobs))
+        usable = has_moment and fold.axis("i").padding == 0
+        metrics = [moments[one.name] if usable else None for one in members]
+        for one, found in zip(members, candidates(members, format, load, fold, metrics, sweeps=PLAN_SWEEPS, seed=seed), strict=True):
+            offers[one.name] += found
+    progress("trying ranks", len(jobs), len(jobs))
+    return offers
+
+
+def _n_kernel(fold: Fold) -> int:
+    size = 1
+    for mode in fold.role("k"):
+        size *= fold.sizes[mode]
+    return size
+
+
+def plan_of_rows(model: nn.Module, rows: Sequence[LayerPlan], goal: Budget | None, steps: Trace | None, metric: str, seed: int) -> Plan:
+    """The plan with the totals of its rows."""
+    before = n_parameters(model)
+    after = before - sum(row.params_before - row.params_after for row in rows)
+    flops = flops_after = None
+    if steps is not None:
+        flops = steps.flops
+        flops_after = flops - sum((row.flops_before or 0) - (row.flops_after or 0) for row in rows)
+    return Plan(tuple(rows), type(model).__name__, goal, before, after, flops, flops_after, metric, seed)
+
+
+def dense_flops(steps: Trace | None, one: Found) -> int:
+    """FLOP of the dense layer for one sample; 0 where the example does not run it."""
+    load = steps.workload(one) if steps else None
+    return load.dense_flops if load else 0
+
+
+def row_of(one: Found, candidate: Candidate | None, reason: str, steps: Trace | None) -> LayerPlan:
+    """The row of a layer with a candidate, or of one that stays dense for a reason."""
+    flops = None
+    if steps is not None and one.layer is not None:
+        flops = dense_flops(steps, one)
+    base = LayerPlan(
+        one.name, type(one.module).__name__, one.shape, None, None, None, reason, one.n_values, one.n_values, flops, flops, None,
+    )  # fmt: skip
+    if candidate is None or candidate.format is None:
+        return base
+    fold = candidate.fold
+    assert fold is not None
+    load = steps.workload(one) if steps else None
+    return replace(
+        base,
+        format=candidate.format,
+        in_modes=_modes(fold, "i"),
+        out_modes=_modes(fold, "o"),
+        reason="",
+        params_after=candidate.params,
+        flops_after=None if flops is None else candidate.flops,
+        error=candidate.error**0.5,
+        predicted_speedup=load.speedup(candidate.format.network(fold), steps.batch) if load and steps else None,
+    )
+
+
+def _modes(fold: Fold, role: str) -> tuple[int, ...] | None:
+    """The modes of an axis where it is split or padded, without that of gates; None where it is one mode as it is."""
+    axis = fold.axis(role)
+    modes = axis.modes[1:] if role == "o" and fold.gate is not None else axis.modes
+    return modes if len(modes) > 1 or axis.padding else None

@@ -1,0 +1,146 @@
+"""search: the smallest model whose validated loss of accuracy, after fine-tuning, stays inside what is allowed.
+
+Candidates, their errors and effects are computed once; every fraction of the cost then has its plan, by one multiplier. The smallest
+fraction that stays inside is found by bisection. What bisection costs is fine-tuning, so a cheap proxy chooses where to look: the
+accuracy right after decomposition, with BatchNorm re-estimated. Fine-tuning wins back about the same part of the loss everywhere; the
+part that it won back so far says how large the one-shot loss may be, and the next trial is the smallest fraction with that loss.
+That the loss grows as the fraction falls is an assumption, true but for noise.
+
+A choice among trials by validation data makes the best of them look a little better than it is: state final numbers on test data.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tenfold.batches import n_batches
+from tenfold.budget import Budget, as_budget
+from tenfold.calibrate import rereadable
+from tenfold.compress import compress
+from tenfold.finetune import finetune as train
+from tenfold.plan import Latency, example_of, offers_for
+from tenfold.plan_data import Plan
+from tenfold.progress import Progress, silent
+from tenfold.ranks.bisection import Bisection, Tune
+from tenfold.ranks.held_out import check_apart
+from tenfold.ranks.offers import Offers
+from tenfold.ranks.trials import SearchResult, TrialFile, fingerprint
+from tenfold.selection import Filter, Formats
+from tenfold.survey import unwrapped
+
+
+def search(
+    model: nn.Module,
+    budget: Budget | dict[str, Any] | str,
+    *,
+    validation: Any = None,
+    data: Any = None,
+    finetune: Mapping[str, Any] | Tune | None = None,
+    calibration: Any = None,
+    format: Formats = "auto",
+    inputs: Any = None,
+    filter: Filter = None,
+    latency: Latency = None,
+    sequential: bool = False,
+    folder: str | Path | None = None,
+    resolution: float = 0.02,
+    tunings: int = 8,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """The smallest plan and model within a loss of accuracy, and all trials; the model given is only read.
+
+    Args:
+        budget: `Budget(accuracy_drop=0.5)`: points of top-1 on `validation`; FLOP are made small, or what its `smallest` says. Fractions
+            beside it are upper limits.
+        validation: labelled data that neither `data` nor the training of the model has seen; never the test data. Half a point is 10 of
+            2,000 samples: give thousands. What can be seen of samples shared with `data` is an error (`held_out.check_apart`).
+            Where the dense model was trained on them it looks better there than it is, and losses larger: the choice is then cautious.
+        data: training data; without them (and without a function as `finetune`) nothing is fine-tuned.
+        finetune: arguments of `tenfold.finetune`, e.g. {"epochs": 3}; the dense model is the teacher where they name none. Or a function
+            (model, checkpoint file or None, progress) that trains a model in place.
+        calibration, format, inputs, filter, latency: as in `tenfold.plan`. sequential: as in `tenfold.compress`.
+        folder: keeps trials, the best model and the checkpoint of the trial in progress. The same call with the same folder goes on where
+            the last one stopped, even if that was killed.
+        resolution: steps of the fraction that is searched.
+        tunings: at most so many trials are fine-tuned (evaluated, where there is no fine-tuning).
+
+    Raises:
+        ValueError: the budget has no accuracy_drop, there are no validation data, they share samples with the training data or have no
+            classes, the folder is that of another search, or no plan at all makes the model smaller (the message names the smallest).
+    """
+    model = unwrapped(model)
+    goal = as_budget(budget)
+    _check(goal, validation, data, finetune, resolution, tunings)
+    calibration = rereadable(calibration)
+    inputs = example_of(inputs, calibration)
+    tune = _tuning(finetune, data, model, seed)
+    settings = {
+        "model": fingerprint(model),
+        "budget": str(goal),
+        "format": str(format),
+        "filter": _name(filter),
+        "latency": str(latency),
+        "sequential": str(sequential),
+        "finetune": _name(finetune) if callable(finetune) else str({key: _name(value) for key, value in dict(finetune or {}).items()}),
+        "data": _size(data),
+        "validation": _size(validation),
+        "calibration": _size(calibration),
+        "resolution": str(resolution),
+        "seed": str(seed),
+    }
+    file = TrialFile(None if folder is None else Path(folder), settings)
+    show = progress or silent
+
+    def find() -> Offers:
+        asked = {"inputs": inputs, "filter": filter, "calibration": calibration, "latency": latency, "seed": seed}
+        return offers_for(model, format, goal=goal, progress=show, **asked)
+
+    def make(plan: Plan, told: Progress) -> nn.Module:
+        return compress(model, plan, calibration=calibration, sequential=sequential, seed=seed, progress=told)
+
+    is_timed = latency is not None
+    return Bisection(model, goal, validation, make, tune, inputs, is_timed, file, 1 / resolution, tunings, show, find).run()
+
+
+def _check(goal: Budget, validation: Any, data: Any, finetune: Any, resolution: float, tunings: int) -> None:
+    """Raises ValueError where a search cannot be made."""
+    if goal.accuracy_drop is None:
+        raise ValueError(
+            f"the budget {goal} has no accuracy_drop; a search needs the points that may be lost: give Budget(accuracy_drop=0.5), "
+            "or use tenfold.plan for fractions alone"
+        )
+    if validation is None:
+        raise ValueError(
+            f"the budget {goal} comes without validation data; a loss of accuracy has to be measured: give validation=, "
+            "a part of the training data that is held out"
+        )
+    if not 0.001 <= resolution <= 0.5 or tunings < 1:
+        raise ValueError(f"resolution is {resolution} and tunings {tunings}; 0.001 to 0.5 and at least 1 are needed: correct them")
+    if finetune is not None and not callable(finetune) and data is None:
+        raise ValueError("finetune= comes without data=; training data are needed to fine-tune: give data=, or leave finetune= out")
+    if data is not None:
+        check_apart(data, validation)
+
+
+def _tuning(finetune: Mapping[str, Any] | Tune | None, data: Any, teacher: nn.Module, seed: int) -> Tune | None:
+    """What fine-tunes a model; None where nothing does."""
+    if callable(finetune):
+        return finetune
+    if data is None:
+        return None
+    options = {"teacher": teacher, "seed": seed, **dict(finetune or {})}
+    return lambda small, checkpoint, show: train(small, data, checkpoint=checkpoint, progress=show, **options)
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, nn.Module):
+        return fingerprint(value)
+    return str(getattr(value, "__qualname__", value if isinstance(value, str | int | float | None) else type(value).__qualname__))
+
+
+def _size(data: Any) -> str:
+    """The number of samples, or of batches where data come in batches."""
+    return "none" if data is None else str(n_batches(data, 1))
