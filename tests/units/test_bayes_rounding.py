@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tenfold.bayes.components import slice_gram
+from tenfold.bayes.moments import relative_spread
 from tenfold.bayes.refit import refit, relative_change, squared_norm
 from tenfold.bayes.rounding import is_tree, round_tree, spectra
 from tenfold.bayes.shrink import Candidate, Rounding, Selection
@@ -180,9 +181,26 @@ def test_nothing_is_left_of_a_zero_weight_or_of_one_below_its_spread() -> None:
     zeros = [torch.zeros(shape, dtype=torch.float64) for shape in network.shapes]
     assert Rounding().reduce(Candidate("w", network, PAIRS, zeros)).is_removed
     factors = [torch.randn(shape, dtype=torch.float64) for shape in network.shapes]
-    made = Rounding().reduce(Candidate("w", network, PAIRS, factors, spread=0.6))
+    wide = [torch.full_like(one, 0.3) for one in factors]
+    assert relative_spread(network, factors, wide) > 0.5
+    made = Rounding().reduce(Candidate("w", network, PAIRS, factors, variances=wide))
     assert made.is_removed and set(made.sizes.values()) == {1} and not any(one.any() for one in made.factors)
-    assert not Rounding(n_spreads=0).reduce(Candidate("w", network, PAIRS, factors, spread=0.6)).is_removed
+    assert not Rounding(n_spreads=0).reduce(Candidate("w", network, PAIRS, factors, variances=wide)).is_removed
+
+
+def test_what_is_not_known_where_inputs_never_are_does_not_count() -> None:
+    """Half of the inputs are always zero, and the posterior of their entries is as wide as a prior: it is not read as noise."""
+    network = TTM(rank=2).network(PAIRS)
+    factors = [torch.randn(shape, dtype=torch.float64) for shape in network.shapes]
+    wide = [torch.full_like(one, 1e-6) for one in factors]
+    for one, indices in zip(wide, network.factors, strict=True):
+        if "i1" in indices:
+            one.movedim(indices.index("i1"), 0)[3:] = 4.0
+    moment = torch.ones(6, 6)
+    moment[3:] = 0
+    candidate = Candidate("w", network, PAIRS, factors, variances=wide)
+    assert Rounding().reduce(candidate).is_removed
+    assert Rounding(moments={"w": moment.flatten()}).reduce(candidate).sizes == {"r1": 2}
 
 
 def test_selection_keeps_what_is_marked() -> None:

@@ -4,9 +4,10 @@
     posterior.step(); loss = posterior.loss(task_loss)         # at every step
     print(posterior.report()); print(posterior.shrink())       # when the learning rate has decayed
 
-priors.py says what is believed of a slice, variances.py updates it, posterior.py trains with it; shrink.py decides ranks, by rounding.py
-for trees and components.py for all other networks, and surgery.py makes the factors smaller while training goes on. Other methods
-with the same interface (method.py) have a file each: l1_bonds, group_lasso, hard_concrete, global_budget, dlrt.
+priors.py says what is believed of a slice, variances.py updates it, posterior.py trains with it, trust.py holds it back where it is
+stronger than the data; shrink.py decides ranks, by rounding.py for trees and components.py for all other networks, stability.py says
+whether they have stopped changing, and surgery.py makes the factors smaller while training goes on. Other methods with the same interface
+(method.py) have a file each: l1_bonds, group_lasso, hard_concrete, global_budget, dlrt.
 """
 
 from tenfold.bayes.dlrt import DLRT as DLRT
@@ -24,4 +25,5 @@ from tenfold.bayes.priors import LogUniform as LogUniform
 from tenfold.bayes.priors import Prior as Prior
 from tenfold.bayes.shrink import Rounding as Rounding
 from tenfold.bayes.shrink import Selection as Selection
+from tenfold.bayes.stability import Stability as Stability
 from tenfold.bayes.warmup import Warmup as Warmup

@@ -60,9 +60,9 @@ class RankMethod(abc.ABC):
     def finish(self) -> None:
         """Takes the method out of the model: factors are plain parameters again. The optimiser is then to be made anew."""
 
-    def _spread_of(self, name: str) -> float:
-        """The standard deviation of a weight relative to its norm, where the method knows it."""
-        return 0.0
+    def _spread(self, name: str) -> list[Tensor] | None:
+        """The variances of the entries of a layer's factors, where the method knows them."""
+        return None
 
     def watch(self, optimizer: Optimizer) -> None:
         """Follows an optimiser: no decision before its rates have decayed, and decisions change its parameters and state."""
@@ -106,7 +106,7 @@ class RankMethod(abc.ABC):
                 if name in collapsed:
                     reductions[name] = removal(weight.network, factors)
                 else:
-                    candidate = Candidate(name, weight.network, weight.fold, factors, self.marks(name), self._spread_of(name))
+                    candidate = Candidate(name, weight.network, weight.fold, factors, self.marks(name), self._spread(name) or ())
                     reductions[name] = rule.reduce(candidate)
         return reductions
 

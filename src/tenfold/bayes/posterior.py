@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from tenfold.bayes.gaussian_factors import GaussianFactors
 from tenfold.bayes.method import RankMethod
-from tenfold.bayes.moments import relative_spread, row_moments, weight_moments
+from tenfold.bayes.moments import row_moments, weight_moments
 from tenfold.bayes.priors import Hyperprior, LogUniform, Prior
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run, Spectra
 from tenfold.bayes.surgery import factor_parameter, replaced
+from tenfold.bayes.trust import capped
 from tenfold.bayes.variances import RankVariances
 from tenfold.bayes.warmup import Warmup, as_warmup, check_positive
 
@@ -103,6 +104,28 @@ class Posterior(RankMethod):
         """Slices whose variance is above `cut`, as the published code keeps them."""
         return {rank: values > self.cut for rank, values in self.variances[name].values.items()}
 
+    def cap_gradients(self, trust: float = 10.0) -> None:
+        """Scales the prior's part of the gradients of the means down to `trust` times that of the data, in every rank slice.
+
+        For priors that might switch off what is needed: temperatures far above 1, or no warm-up. Call it after `backward` of `loss` and
+        before gradients are clipped; under a gradient scaler after `unscale_`.
+
+        Raises:
+            ValueError: `trust` is not above 0, or there are no gradients.
+        """
+        check_positive("cap_gradients", "trust", trust, 10.0)
+        for name, weight in self.run.live.items():
+            means = self._means(name)
+            total = [mean.grad for mean in means if mean.grad is not None]
+            if len(total) < len(means):
+                raise ValueError(
+                    f"layer {name!r} has factors without a gradient; all need one here: call it after loss(..).backward(), with factors "
+                    "that are trained"
+                )
+            prior = [self.weight() * mean.detach() * self.variances[name].precision(number).to(mean) for number, mean in enumerate(means)]
+            for mean, gradient in zip(means, capped(weight.network, total, prior, trust), strict=True):
+                mean.grad = gradient
+
     # -- uncertainty ------------------------------------------------------------------------------------------------
 
     def moments(self, name: str) -> tuple[Tensor, Tensor]:
@@ -149,12 +172,6 @@ class Posterior(RankMethod):
     def _values(self, name: str) -> list[Tensor]:
         return list(self._means(name))
 
-    def _spread_of(self, name: str) -> float:
-        spread = self._spread(name)
-        if spread is None:
-            return 0.0
-        return relative_spread(self.run.weights[name].network, [mean.detach() for mean in self._means(name)], spread)
-
     def _follow(self, name: str, reduction: Reduction) -> None:
         weight = self.run.weights[name]
         container = weight.factors
@@ -163,6 +180,8 @@ class Posterior(RankMethod):
                 spread = reduction.variances(number, old.detach().double().exp()).clamp_min(1e-30)
                 if spread.shape != old.shape or not torch.allclose(spread.log(), old.detach().double()):
                     container.log_variances[number] = replaced(self.run.optimizer, container.log_variances[number], spread.log().to(old))
+            if reduction.is_removed:
+                container.clear()  # a draw for every step is for layers that are left
         if not reduction.is_removed:
             self._refit_variances(name)
         self._draw(self.run.steps)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tenfold.bayes.components import reduce_components
+from tenfold.bayes.moments import relative_spread
 from tenfold.bayes.reduction import AxisMap, Reduction, kept_slices, removal
 from tenfold.bayes.refit import relative_change, squared_norm
 from tenfold.bayes.rounding import is_tree, round_tree
@@ -25,7 +26,7 @@ class Candidate:
 
     factors: in float64.
     marks: by rank, which slices a method would keep.
-    spread: the standard deviation of the weight relative to its norm, 0 where it is not known.
+    variances: of the factors' entries, where they are known.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Candidate:
     fold: Fold
     factors: Sequence[Tensor]
     marks: Mapping[str, Tensor] = field(default_factory=dict)
-    spread: float = 0.0
+    variances: Sequence[Tensor] = ()
 
 
 class Rule(abc.ABC):
@@ -54,8 +55,10 @@ class Rounding(Rule):
     Args:
         tolerance: of the relative Frobenius norm, from 0 to 1, exclusive.
         n_spreads: the tolerance is at least so many standard deviations of the weight, where a posterior tells them: what is smaller is
-            not known. A weight that is not larger itself is removed.
-        moments: for some layers by name, the second moment of their inputs: errors are then measured on what the layer computes.
+            not known. A weight that is not larger itself is removed. 0 where a few parameters do the work of many: each of them is then
+            uncertain, and the layer is needed nevertheless.
+        moments: for some layers by name, the second moment of their inputs: errors and standard deviations are then measured on what
+            the layer computes. Where inputs never vary, as at the border of images, a posterior is as wide as its prior.
     """
 
     tolerance: float = 0.01
@@ -77,12 +80,17 @@ class Rounding(Rule):
 
     def reduce(self, one: Candidate) -> Reduction:
         network, factors = one.network, one.factors
-        tolerance = max(self.tolerance, self.n_spreads * one.spread)
-        if squared_norm(network, factors) == 0 or tolerance >= 1:
+        if squared_norm(network, factors) == 0:
             return removal(network, factors)
         roots = mode_roots(one.fold, self.moments[one.name]) if one.name in self.moments else {}
         roots = {mode: root for mode, root in roots.items() if all(len(term.carriers(mode)) == 1 for term in network.terms)}
         weighted = _along_modes(network, factors, roots)
+        tolerance = self.tolerance
+        if one.variances and self.n_spreads:
+            variances = _along_modes(network, one.variances, {mode: root.square() for mode, root in roots.items()})
+            tolerance = max(tolerance, self.n_spreads * relative_spread(network, weighted, variances))
+        if tolerance >= 1:
+            return removal(network, factors)
         total = math.sqrt(squared_norm(network, weighted))
         sizes: dict[str, int] = {}
         maps: list[AxisMap] = []
