@@ -7,7 +7,14 @@
     audio.py        wave files, an .npz file of spoken digits             -> Recordings, and through spectrogram.py Sequences
     series.py       .ts time series                                       -> Sequences
     text.py         text files                                            -> numbers of characters, windows
+    criteo.py, avazu.py  click data, streamed from any row on             -> ClickFiles, and with ids.py batches: Clicks
+                    from ctr.py (layouts, rows), ctr_file.py (blocks of files), ctr_batches.py; ctr_synthetic.py makes such data up
 
+    movielens.py    ratings of films, ranking tests                        -> FeatureRows, Candidates
+    frappe.py       uses of apps in context                                -> FeatureRows
+    images.py       an .npz file or IDX files of images                    -> Images
+
+    feature_rows.py rows of features of several fields, and their splits
     sequences.py    sequences of different lengths and how they become padded or packed batches
     splits.py       k-fold and hold-out splits, also by group or by class
     frames.py       pixels -> inputs;  npz.py  arrays of a file;  skipped.py  files that were left out, and why
@@ -20,9 +27,24 @@ from tenfold.data.audio import read_fsdd as read_fsdd
 from tenfold.data.audio import read_wave as read_wave
 from tenfold.data.audio import read_wave_folder as read_wave_folder
 from tenfold.data.audio import spoken_digits as spoken_digits
+from tenfold.data.avazu import read_avazu as read_avazu
 from tenfold.data.clips import Clips as Clips
 from tenfold.data.clips import read_clips as read_clips
+from tenfold.data.criteo import read_criteo as read_criteo
+from tenfold.data.ctr_batches import Clicks as Clicks
+from tenfold.data.ctr_file import ClickFiles as ClickFiles
+from tenfold.data.ctr_synthetic import PlantedClicks as PlantedClicks
+from tenfold.data.ctr_synthetic import SyntheticClicks as SyntheticClicks
+from tenfold.data.ctr_synthetic import write_clicks as write_clicks
+from tenfold.data.feature_rows import FeatureRows as FeatureRows
 from tenfold.data.frames import as_inputs as as_inputs
+from tenfold.data.frappe import read_frappe as read_frappe
+from tenfold.data.ids import HashedIds as HashedIds
+from tenfold.data.ids import IdVocabulary as IdVocabulary
+from tenfold.data.ids import build_vocabulary as build_vocabulary
+from tenfold.data.movielens import Candidates as Candidates
+from tenfold.data.movielens import read_candidates as read_candidates
+from tenfold.data.movielens import read_ratings as read_ratings
 from tenfold.data.protocols import PROTOCOLS as PROTOCOLS
 from tenfold.data.protocols import UCF11_ALL_FRAMES as UCF11_ALL_FRAMES
 from tenfold.data.protocols import UCF11_SIX_FRAMES as UCF11_SIX_FRAMES
