@@ -4,6 +4,9 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
 
 FRAME = (60, 80, 3)
 
@@ -55,3 +58,51 @@ def write_text(folder: Path) -> Path:
     place = folder / "text.txt"
     place.write_text("the quick brown fox jumps over the lazy dog. " * 120)
     return place
+
+
+NETWORKS = """
+from safetensors.torch import load_file
+from torch import nn
+
+
+def load(path):
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.Conv2d(32, 32, 3, 1, 1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
+    )
+    model.load_state_dict(load_file(path))
+    return model.eval()
+"""
+LOADERS = """
+import torch
+from torch.utils.data import TensorDataset
+
+
+def _images(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 10
+    images = torch.randn(n, 3, 32, 32, generator=generator)
+    images[torch.arange(n), :, labels % 8] += 2
+    return TensorDataset(images, labels)
+
+
+def cifar10_train():
+    return _images(200, 0)
+
+
+def cifar10_test():
+    return _images(100, 1)
+"""
+
+
+def write_network(folder: Path, name: str = "cifar10_resnet20_jpegtuned") -> Path:
+    """A small convolutional network in place of a pretrained one, with images, where the recipe looks for them."""
+    (folder / "weights").mkdir(parents=True)
+    (folder / "networks.py").write_text(NETWORKS)
+    (folder / "loaders.py").write_text(LOADERS)
+    torch.manual_seed(0)
+    parts = [part for i, step in ((3, 2), (32, 1)) for part in (nn.Conv2d(i, 32, 3, step, 1), nn.BatchNorm2d(32), nn.ReLU())]
+    model = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+    save_file(dict(model.state_dict()), folder / "weights" / f"{name}.safetensors")
+    return folder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe_data import write_digits
+from recipe_data import write_digits, write_network
 from tenfold.cli.app import run
 
 
@@ -37,10 +37,23 @@ def test_what_is_there_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [len(result["rows"]) for result in data["results"]] == [6]
 
 
+@pytest.mark.filterwarnings("ignore:cp_als for")
+def test_a_part_of_a_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place, out = str(write_network(tmp_path / "data")), tmp_path / "out"
+    arguments = ["reproduce", "stable-cpd", "--quick", "--only", "resnet20", "--only", "stability", "--budgets", "0.5"]
+    assert run([*arguments, "--data", place, "--out", str(out)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Stability: the same fine-tuning of plain and of corrected CP" in text and "Published, on ImageNet" in text
+    assert "Accuracy against FLOP" not in text and "--quick: these accuracies say that everything works, nothing more" in text
+    assert sorted(path.name for path in out.iterdir()) == ["results.json", "results.md", "runs"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("kpc",), "there is nothing to reproduce for 'kpc'; one of kcp is needed"),
+        (("kpc",), "there is nothing to reproduce for 'kpc'; one of kcp,"),
+        (("stable-cpd", "--only", "vgg16"), "the parts vgg16 are asked for; some of accuracy, stability, resnet20"),
+        (("stable-cpd", "--budgets", "2"), "the budgets are [2.0]; fractions between 0 and 1 are needed"),
         (("kcp", "--seeds", "0"), "--seeds is 0; at least 1 is needed"),
         (("kcp", "--data", "nowhere"), "the folder of data nowhere does not exist"),
     ],

@@ -51,6 +51,9 @@ def test_a_recipe_is_trained_and_written(tmp_path: Path, capsys: pytest.CaptureF
         (("series-lstm", "--data", "{data}", "--epochs", "0"), "'epochs': 0}; each needs to be at least 1"),
         (("series-lstm", "--data", "{data}", "--folds", "2"), "2 folds are asked for;"),
         (("ucf11-lstm", "--protocol", "six"), "there is no protocol 'six' for UCF11"),
+        (("series-lstm", "--protocol", "six"), "series-lstm got protocol, which it does not take; its choices are batch_size, data, "),
+        (("series-lstm", "--temperature", "10"), "series-lstm got temperature, which it does not take"),
+        (("series-lstm", "--temperature", "0"), "got the temperature 0.0; it needs a finite number above 0"),
     ],
 )
 def test_wrong_input(tmp_path: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,9 @@ import tenfold.layers
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SESSIONS = [ROOT / "docs" / name for name in ("formats.md", "initialisation.md")]  # they begin with nothing, and assert what they say
+SESSIONS = [  # they begin with nothing, and assert what they say
+    ROOT / "docs" / f"{name}.md" for name in ("automatic_ranks", "embeddings", "formats", "initialisation", "recommendation")
+]
 FILE = re.compile(r"# file: (\S+)\n")
 FORMAT_LIMIT = 60  # lines that a new format may take
 MODULES = [name for _, name, _ in pkgutil.walk_packages(tenfold.__path__, "tenfold.") if not name.startswith(("tenfold.cli", "tenfold.__"))]

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tenfold.recipes.measure import StepCost
-from tenfold.recipes.reproduce import findings
+from tenfold.recipes.reproduce_kcp import findings
 from tenfold.recipes.results import Result, Row, Run, markdown_table, score_text, summarize
 
 COST = StepCost(flops=2_500_000, seconds=0.0123, seconds_min=0.011, peak_bytes=4_200_000, n_turns=20)

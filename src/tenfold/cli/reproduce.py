@@ -6,28 +6,34 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from tenfold.cli.arguments import Common, Flag
+from tenfold.cli.arguments import Common, Flag, Patterns
 from tenfold.cli.console import Outcome, Steps, table
 from tenfold.cli.output import writable_folder
-from tenfold.cli.train import result_tables
-from tenfold.recipes import kcp_counts
-from tenfold.recipes.reproduce import COUNT_NOTE, RESULTS, findings
+from tenfold.recipes.reproduce import RESULTS
 from tenfold.recipes.reproduce import reproduce as run
 
 
 def reproduce(
-    paper: Annotated[str, Parameter(help="Which paper: kcp (Kronecker CP, arXiv 2008.09342).")],
+    paper: Annotated[
+        str,
+        Parameter(
+            help="Which paper: kcp (Kronecker CP, arXiv 2008.09342), stable-cpd (stable CP of convolutions, arXiv 2008.05441) or "
+            "bayesian-ranks (ranks found by training)."
+        ),
+    ],
     /,
     *,
     data: Annotated[Path | None, Parameter(help="Folder that holds the data sets; $TENFOLD_DATA where not given.")] = None,
-    out: Annotated[Path | None, Parameter(help="Folder for results and finished runs; the same command goes on.")] = None,
+    out: Annotated[Path | None, Parameter(help="Folder for results, pictures and finished runs; the same command goes on.")] = None,
+    only: Annotated[Patterns, Parameter(help="A part of the paper, such as a network or a recipe; may be given several times.")] = (),
+    budgets: Annotated[tuple[float, ...], Parameter(help="Fraction of FLOP that is kept; may be given several times.")] = (),
     seeds: Annotated[int, Parameter(help="How many, from --seed on.")] = 3,
     quick: Flag = False,
     common: Common = Common(),
 ) -> Outcome:
-    """Print the parameter counts of a paper beside ours, then train its recipes on the data that are there.
+    """Print the numbers of a paper beside ours, on the data that are there.
 
-    --quick: one seed, one fold, two epochs and few timed steps, to see that everything works.
+    --quick: one seed and as little as shows that everything works, no result.
 
     **Example**
 
@@ -37,10 +43,18 @@ def reproduce(
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}; at least 1 is needed: leave it out for 3")
     with contextlib.nullcontext() if out is None else writable_folder(out), Steps() as steps:
-        found = run(paper, data=data, out=out, seeds=range(common.seed, common.seed + seeds), quick=quick, progress=steps)
-    numbers = ("map", "ratio", "published", "model", "model ratio")
-    counts = table(kcp_counts.COLUMNS[:-1], [row.cells()[:-1] for row in found.counts], title="Parameter counts", numbers=numbers)
-    results = [part for result in found.results for part in (*result_tables(result), *findings(result))]
-    warning = ("--quick: these accuracies say that everything works, nothing more",) if quick and found.results else ()
+        found = run(
+            paper,
+            data=data,
+            out=out,
+            seeds=range(common.seed, common.seed + seeds),
+            only=only,
+            budgets=budgets,
+            quick=quick,
+            progress=steps,
+        )
+    shown = []
+    for one in found.tables():
+        shown += [table(one.columns, one.rows, title=one.title, numbers=one.numbers), *one.notes]
     written = (f"written to {out}: {RESULTS}.json, {RESULTS}.md and the finished runs",) if out else ()
-    return Outcome(found.data(), (counts, COUNT_NOTE, *results, *found.not_trained(), *warning, *written))
+    return Outcome(found.data(), (*shown, *found.notes(), *written))

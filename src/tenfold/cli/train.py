@@ -13,7 +13,7 @@ from tenfold.cli.console import Outcome, Steps, table
 from tenfold.cli.output import writable_folder
 from tenfold.recipes.measure import N_TURNS
 from tenfold.recipes.options import Options, look
-from tenfold.recipes.results import Result
+from tenfold.recipes.shown import Shown
 
 
 def train(
@@ -38,6 +38,9 @@ def train(
     hidden: Annotated[int | None, Parameter(help="Size of the hidden state.", group=TRAINING)] = None,
     lr: Annotated[float | None, Parameter(help="Highest learning rate of the factorised networks.", group=TRAINING)] = None,
     dense_lr: Annotated[float | None, Parameter(help="Highest learning rate of the dense network.", group=TRAINING)] = None,
+    temperature: Annotated[
+        float | None, Parameter(help="Of the prior on ranks, where they are found by training; more compresses more.", group=TRAINING)
+    ] = None,
     turns: Annotated[int, Parameter(help="Steps of each network that are timed.", group=TRAINING)] = N_TURNS,
     out: Annotated[Path | None, Parameter(help="Folder for results and finished runs; the same command goes on from there.")] = None,
     common: Common = Common(),
@@ -55,7 +58,7 @@ def train(
         return _listing(data)
     if seeds < 1:
         raise ValueError(f"--seeds is {seeds}; at least 1 is needed: leave it out for 3")
-    chosen = recipes.recipe(recipe)
+    recipes.recipe(recipe)
     with contextlib.nullcontext() if out is None else writable_folder(out), Steps() as steps:
         options = Options(
             data=data,
@@ -69,20 +72,20 @@ def train(
             hidden=hidden,
             lr=lr,
             dense_lr=dense_lr,
+            temperature=temperature,
             protocol=protocol,
             turns=turns,
             out=out,
             progress=steps,
         )
-        result: Result = chosen.run(options)
+        result = recipes.run(recipe, options)
     written = (f"written to {out}: {result.recipe}.json, {result.recipe}.md and the finished runs",) if out else ()
     return Outcome(result.data(), (*result_tables(result), *written))
 
 
-def result_tables(result: Result) -> tuple[Any, ...]:
+def result_tables(result: Shown) -> tuple[Any, ...]:
     """A result for a person."""
-    rows = [row.cells(result.metric) for row in result.rows]
-    return (table(result.columns, rows, title=result.recipe, numbers=result.columns[1:]), *result.notes())
+    return (table(result.columns, result.cells(), title=result.recipe, numbers=result.columns[1:]), *result.notes())
 
 
 def _listing(data: Path | None) -> Outcome:

@@ -1,7 +1,8 @@
 """Recipes: whole experiments, each one file of this folder: data -> model -> train -> numbers.
 
-A recipe is a file here with a function `run(options) -> Result`; it is found by being here. Its docstring says the source, the
-protocol, the command, the number to expect and whether that is confirmed. The other files are what recipes are made of:
+A recipe is a file here with `TAKES`, the fields of `Options` that it heeds (others are refused), `DATA`, the files that it looks for, and
+a function `run(options) -> Shown`; it is found by being here. Its docstring says the source, the protocol, the command, the number to
+expect and whether that is confirmed. The other files are what recipes are made of:
 
     options.py     what a user may choose
     experiment.py  all formats, seeds and folds of a recipe; finished runs are kept and not repeated
@@ -9,13 +10,19 @@ protocol, the command, the number to expect and whether that is confirmed. The o
     models.py      recurrent networks with a head, dense and factorised
     measure.py     FLOP, time and memory of a training step, all formats in turns
     results.py     runs -> mean and spread, as data, JSON and tables
+    shown.py       what every recipe gives back: a table, notes and data
+    kept.py        finished runs in files
+    automatic_ranks.py  a network trained with ranks found by its data; rank_runs.py with its controls, rank_table.py as a table
+    image_task.py, image_mlp.py, calibration.py  images, their networks, and how far confidence is from accuracy
+    dlrm_model.py, dlrm_sizes.py, ctr_*.py  click models, their tables, their training, scores and controls
+    recommenders.py, recommender_training.py, fm_experiment.py, ranking.py, tower_fit.py  films and apps: models, controls, scores
     kcp_counts.py  the published parameter counts, computed by the formats of this package
-    reproduce.py   `tenfold reproduce kcp`
+    reproduce.py   `tenfold reproduce PAPER`; reproduction.py what it asks of a paper and gets back
+    reproduce_kcp.py, bayesian_ranks.py, stable_cpd/  the papers
 """
 
 import dataclasses
 import importlib
-import inspect
 import os
 import pkgutil
 from collections.abc import Iterable, Sequence
@@ -27,7 +34,8 @@ if TYPE_CHECKING:
 
     from tenfold.format import Format
     from tenfold.progress import Progress
-    from tenfold.recipes.results import Result
+    from tenfold.recipes.options import Options
+    from tenfold.recipes.shown import Shown
 
 
 def names() -> tuple[str, ...]:
@@ -37,7 +45,7 @@ def names() -> tuple[str, ...]:
     True
     """
     files = sorted(info.name for info in pkgutil.iter_modules(__path__))
-    return tuple(name.replace("_", "-") for name in files if inspect.isfunction(vars(_file(name)).get("run")))
+    return tuple(name.replace("_", "-") for name in files if "TAKES" in vars(_file(name)))
 
 
 def recipe(name: str) -> "ModuleType":
@@ -52,6 +60,17 @@ def recipe(name: str) -> "ModuleType":
     return _file(wanted.replace("-", "_"))
 
 
+def run(name: str, options: "Options") -> "Shown":
+    """The result of a recipe.
+
+    Raises:
+        ValueError: there is no such recipe, it does not take a choice that was made, or its data are not there.
+    """
+    file = recipe(name)
+    options.check_taken(name, file.TAKES)
+    return file.run(options)
+
+
 def train(
     name: str,
     *,
@@ -62,7 +81,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     progress: "Progress | None" = None,
     **choices: Any,
-) -> "Result":
+) -> "Shown":
     """The result of a recipe: its dense network and the factorised ones, trained with the same number of steps.
 
     Args:
@@ -75,7 +94,7 @@ def train(
         choices: see `tenfold.recipes.options.Options`.
 
     Raises:
-        ValueError: there is no such recipe, its data are not there, or a choice is out of range.
+        ValueError: there is no such recipe, its data are not there, or a choice is out of range or not for this recipe.
     """
     from tenfold.formats import format_text
     from tenfold.recipes.options import Options
@@ -92,7 +111,7 @@ def train(
         out=None if out is None else Path(out),
         **choices,
     )
-    return recipe(name).run(options if progress is None else dataclasses.replace(options, progress=progress))
+    return run(name, options if progress is None else dataclasses.replace(options, progress=progress))
 
 
 def _file(name: str) -> "ModuleType":

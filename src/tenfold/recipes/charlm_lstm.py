@@ -17,11 +17,12 @@ from torch import Tensor
 from tenfold.data import Vocabulary, cut_text, read_text, windows
 from tenfold.recipes.experiment import Experiment
 from tenfold.recipes.models import CharacterModel, Rnn
-from tenfold.recipes.options import Options
+from tenfold.recipes.options import RECURRENT, Options
 from tenfold.recipes.results import Result
 from tenfold.recipes.training import Training
 
 DATA = ("chartext/tinyshakespeare.txt.gz", "tinyshakespeare.txt.gz", "tinyshakespeare.txt")
+TAKES = RECURRENT
 HIDDEN = 128
 LENGTH = 100
 PARTS = (0.9, 0.05, 0.05)

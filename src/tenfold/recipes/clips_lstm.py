@@ -24,11 +24,12 @@ from tenfold.data import Clips, Split, k_fold, read_clips
 from tenfold.data.sequences import Sample
 from tenfold.recipes.experiment import Experiment, Fold
 from tenfold.recipes.models import Rnn, SequenceClassifier
-from tenfold.recipes.options import Options
+from tenfold.recipes.options import RECURRENT, Options
 from tenfold.recipes.results import Result
 from tenfold.recipes.training import Training
 
 DATA = ("fight_video/clips250_16x60x80.npz", "clips250_16x60x80.npz")
+TAKES = RECURRENT
 N_FOLDS = 5
 HIDDEN = 128
 DROPOUT = 0.25

@@ -1,9 +1,6 @@
 """Experiment: what a recipe trains, and all its runs: formats x seeds x folds. Finished runs are kept and not repeated."""
 
 import dataclasses
-import hashlib
-import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +10,13 @@ import torch
 from torch import nn
 
 from tenfold.augment import Augment
-from tenfold.files import write_text
 from tenfold.formats import format_text, parse_format
+from tenfold.recipes.kept import kept_place, read_kept, write_kept
 from tenfold.recipes.measure import StepCost, step_costs
 from tenfold.recipes.models import Head, Rnn
 from tenfold.recipes.options import DENSE, Options
 from tenfold.recipes.results import Metric, Result, Row, Run, summarize
+from tenfold.recipes.shown import write_result
 from tenfold.recipes.training import Step, Training, train_run
 from tenfold.report.environment import environment
 
@@ -107,9 +105,7 @@ class _Runs:
             rows=tuple(self.row(format, [run for run in runs if run.format == format], costs[format]) for format in self.formats),
             runs=tuple(runs),
         )
-        if self.options.out is not None:
-            write_text(self.options.out / f"{self.experiment.name}.json", found.json())
-            write_text(self.options.out / f"{self.experiment.name}.md", found.markdown())
+        write_result(found, self.options.out)
         return found
 
     def row(self, format: str, runs: list[Run], cost: StepCost) -> Row:
@@ -129,7 +125,7 @@ class _Runs:
         """A run: the file of it where it is finished, else trained, from its checkpoint where there is one."""
         key = {"format": format, "seed": seed, "fold": number, **self.key(format)}
         place = self.place(f"{format}-seed{seed}-fold{number}", key)
-        if (kept := _read(place, key)) is not None:
+        if (kept := read_kept(place, key)) is not None:
             return Run(**kept)
         model = self.model(format, seed)
         label = f"{self.experiment.name} {format}, seed {seed}, fold {number + 1}"
@@ -146,7 +142,7 @@ class _Runs:
         run = Run(
             format, seed, number, trained.test.accuracy, trained.test.loss, trained.test.n, trained.n_steps, round(trained.seconds, 3)
         )
-        _write(place, key, dataclasses.asdict(run))
+        write_kept(place, key, dataclasses.asdict(run))
         return run
 
     def costs(self, data: Any) -> dict[str, StepCost]:
@@ -158,13 +154,13 @@ class _Runs:
             "turns": self.options.turns,
         }
         place = self.place("costs", key)
-        if (kept := _read(place, key)) is not None:
+        if (kept := read_kept(place, key)) is not None:
             return {format: StepCost(**cost) for format, cost in kept.items()}
         self.options.progress(f"{self.experiment.name}: measuring steps", 0, 1)
         steps = {format: Step(self.model(format, self.options.seeds[0]), data, self.training, self.lr(format)) for format in self.formats}
         costs = step_costs(steps, self.options.turns)
         self.options.progress(f"{self.experiment.name}: measuring steps", 1, 1)
-        _write(place, key, {format: dataclasses.asdict(cost) for format, cost in costs.items()})
+        write_kept(place, key, {format: dataclasses.asdict(cost) for format, cost in costs.items()})
         return costs
 
     def lr(self, format: str) -> float:
@@ -188,11 +184,7 @@ class _Runs:
 
     def place(self, name: str, key: dict[str, Any]) -> Path | None:
         """Where numbers are kept; None where nothing is written."""
-        if self.options.out is None:
-            return None
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
-        slug = re.sub(r"[^a-z0-9.]+", "-", name.lower())
-        return self.options.out / "runs" / f"{self.experiment.name}-{slug}-{digest}.json"
+        return kept_place(self.options.out, self.experiment.name, name, key)
 
 
 def _plain(text: str) -> str:
@@ -201,19 +193,3 @@ def _plain(text: str) -> str:
         return text
     format, modes = parse_format(text)
     return format_text(format, modes.get("in_modes"), modes.get("out_modes"))
-
-
-def _read(place: Path | None, key: dict[str, Any]) -> dict[str, Any] | None:
-    if place is None or not place.exists():
-        return None
-    try:
-        kept = json.loads(place.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return kept["found"] if isinstance(kept, dict) and kept.get("key") == key else None
-
-
-def _write(place: Path | None, key: dict[str, Any], found: dict[str, Any]) -> None:
-    if place is not None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_text(place, json.dumps({"key": key, "found": found}, indent=2) + "\n")

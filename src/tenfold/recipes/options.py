@@ -1,14 +1,18 @@
 """Options: what a user may choose of a recipe, and where its data are."""
 
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 from tenfold.progress import Progress, silent
 from tenfold.recipes.measure import N_TURNS
 
 DENSE = "dense"  # what the dense network is called among the formats
+RECURRENT = ("formats", "has_dense_twin", "recurrent_format", "folds", "epochs", "batch_size", "hidden", "lr", "dense_lr", "turns")
+ALWAYS = ("data", "seeds", "out", "progress")  # taken by every recipe
+_SHOWN = {"formats": "format", "has_dense_twin": "dense"}  # fields whose names are others for a user
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Options:
     folds: how many folds of each seed are run.
     epochs, batch_size, hidden: passes over the training data, sequences in a batch, size of the hidden state.
     lr, dense_lr: highest learning rate of the factorised networks, and of the dense one.
+    temperature: of the prior on ranks, where they are found by training.
     protocol: name of a published way to use the data, where there are several.
     turns: steps of each network that are timed, after all training.
     out: a folder for results and finished runs; None: nothing is written.
@@ -42,6 +47,7 @@ class Options:
     hidden: int | None = None
     lr: float | None = None
     dense_lr: float | None = None
+    temperature: float | None = None
     protocol: str | None = None
     turns: int = N_TURNS
     out: Path | None = None
@@ -53,8 +59,24 @@ class Options:
             raise ValueError(f"the recipe got {bad}; each needs to be at least 1: raise it, or leave it out")
         if bad := {name: rate for name in ("lr", "dense_lr") if (rate := getattr(self, name)) is not None and not 0 < rate < 1}:
             raise ValueError(f"the recipe got {bad}; a learning rate between 0 and 1 is needed: leave it out, or give one like 0.001")
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ValueError(
+                f"the recipe got the temperature {self.temperature}; it needs a finite number above 0: leave it out, or give one like 10"
+            )
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"the seeds are {self.seeds}; at least one is needed, all different and from 0: give for instance (0, 1, 2)")
+
+    def check_taken(self, recipe: str, taken: Collection[str]) -> None:
+        """Raises ValueError where the user chose something that a recipe does not take.
+
+        Args:
+            taken: names of fields; data, seeds, out and progress are taken by all recipes.
+        """
+        given = [one.name for one in fields(self) if getattr(self, one.name) != (one.default if one.default is not MISSING else silent)]
+        if wrong := [name for name in given if name not in taken and name not in ALWAYS]:
+            named = ", ".join(_SHOWN.get(name, name) for name in wrong)
+            known = ", ".join(sorted(_SHOWN.get(name, name) for name in (*taken, *ALWAYS) if name != "progress"))
+            raise ValueError(f"{recipe} got {named}, which it does not take; its choices are {known}: leave {named} out")
 
     def find(self, names: Sequence[str], *, is_folder: bool = False) -> Path:
         """The data: `data` itself, or the first of the names below it; below $TENFOLD_DATA where `data` is None.

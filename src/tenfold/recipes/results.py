@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tenfold.recipes.measure import StepCost
+from tenfold.recipes.shown import markdown_table as markdown_table
+from tenfold.recipes.shown import section
 
 Metric = Literal["accuracy", "bits per character"]
 COLUMNS = (
@@ -99,6 +101,10 @@ class Result:
         """The heads of the columns of `Row.cells`."""
         return tuple(column.format(metric=self.metric) for column in COLUMNS)
 
+    def cells(self) -> tuple[tuple[str, ...], ...]:
+        """The rows of the table."""
+        return tuple(row.cells(self.metric) for row in self.rows)
+
     def data(self) -> dict[str, Any]:
         """JSON values."""
         return dataclasses.asdict(self)
@@ -122,8 +128,7 @@ class Result:
 
     def markdown(self) -> str:
         """The result as a section of a Markdown file."""
-        rows = [row.cells(self.metric) for row in self.rows]
-        return "\n".join((f"## {self.recipe}", "", markdown_table(self.columns, rows), "", *self.notes(), ""))
+        return section(self)
 
     def __str__(self) -> str:
         return self.markdown()
@@ -151,9 +156,3 @@ def score_text(score: float, spread: float | None, metric: Metric) -> str:
     value, width, unit = (100 * score, 1, " %") if metric == "accuracy" else (score, 3, "")
     extra = "" if spread is None else f" +- {100 * spread:.1f}" if metric == "accuracy" else f" +- {spread:.3f}"
     return f"{value:.{width}f}{unit}{extra}"
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; all columns but the first are aligned to the right."""
-    lines = [columns, ["---", *("---:" for _ in columns[1:])], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -11,12 +11,13 @@ Expected: not confirmed.
 from tenfold.data import read_series
 from tenfold.recipes.experiment import Experiment
 from tenfold.recipes.models import Rnn, SequenceClassifier
-from tenfold.recipes.options import Options
+from tenfold.recipes.options import RECURRENT, Options
 from tenfold.recipes.results import Result
 from tenfold.recipes.speech import one_fold
 from tenfold.recipes.training import Training
 
 DATA = ("uea/JapaneseVowels_TRAIN.ts.gz", "JapaneseVowels_TRAIN.ts.gz", "JapaneseVowels_TRAIN.ts")
+TAKES = RECURRENT
 HIDDEN = 128
 FORMATS = ("kcp:rank=2,in=3x4,out=16x32", "ttm:rank=2,in=3x4,out=16x32")
 TRAINING = Training(epochs=50, batch_size=16, lr=3e-3, dense_lr=1e-3)

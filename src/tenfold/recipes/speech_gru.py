@@ -7,11 +7,12 @@ Command: tenfold train speech-gru --data fsdd/fsdd_5speakers.npz --out speech
 Expected: not confirmed.
 """
 
-from tenfold.recipes.options import Options
+from tenfold.recipes.options import RECURRENT, Options
 from tenfold.recipes.results import Result
 from tenfold.recipes.speech import DATA as DATA
 from tenfold.recipes.speech import run_speech
 
+TAKES = RECURRENT
 MODES = "in=3x5x5x7,out=6x4x4x4"  # 525 inputs, of which 516 are used; 3 gates x 128
 FORMATS = tuple(
     f"{text},{MODES}" for text in ("kcp:rank=2", "ttm:rank=2x2x1", "bt:rank=2,blocks=1", "tr:rank=3x2x2x2x2x2x2x2", "ht:rank=2")

@@ -17,12 +17,13 @@ were not at hand.
 import dataclasses
 
 from tenfold.data import UCF11_ALL_FRAMES, UCF11_SIX_FRAMES, Protocol
-from tenfold.recipes.options import Options
+from tenfold.recipes.options import RECURRENT, Options
 from tenfold.recipes.results import Result
 from tenfold.recipes.training import Training
 from tenfold.recipes.video import VideoExperiment
 
 DATA = ("UCF11_updated_mpg", "action_youtube_naudio", "ucf11", "UCF11")
+TAKES = (*RECURRENT, "protocol")
 SCALE = 64.0
 PROTOCOLS: dict[str, Protocol] = {
     "bt-rnn": dataclasses.replace(UCF11_SIX_FRAMES, scale=SCALE),

@@ -10,12 +10,13 @@ Expected: no published number exists for this protocol; not confirmed.
 from pathlib import Path
 
 from tenfold.data import Evenly, VideoFolder, k_fold, ucf50
-from tenfold.recipes.options import Options
+from tenfold.recipes.options import RECURRENT, Options
 from tenfold.recipes.results import Result
 from tenfold.recipes.training import Training
 from tenfold.recipes.video import VideoExperiment
 
 DATA = ("UCF50", "ucf50")
+TAKES = RECURRENT
 N_FRAMES = 6
 N_FOLDS = 5
 TRAINING = Training(epochs=100, batch_size=16, lr=1e-3, dense_lr=1e-4)

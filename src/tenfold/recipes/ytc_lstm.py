@@ -10,12 +10,13 @@ Expected: no number that we could confirm in a source.
 import dataclasses
 
 from tenfold.data import YTC_ALL_FRAMES
-from tenfold.recipes.options import Options
+from tenfold.recipes.options import RECURRENT, Options
 from tenfold.recipes.results import Result
 from tenfold.recipes.training import Training
 from tenfold.recipes.video import VideoExperiment
 
 DATA = ("ytceleb", "ytcelebrity", "youtube_celebrities")
+TAKES = RECURRENT
 PROTOCOL = dataclasses.replace(YTC_ALL_FRAMES, scale=64.0)
 TRAINING = Training(epochs=101, batch_size=16, lr=1e-3, dense_lr=1e-4)
 

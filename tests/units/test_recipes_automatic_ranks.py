@@ -1,0 +1,102 @@
+"""Automatic ranks: a training that finds planted ranks, its controls, its schedule, and what is refused."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from tenfold.bayes.found import factorized_weights
+from tenfold.formats import CP, TTM
+from tenfold.nn import Linear
+from tenfold.recipes.automatic_ranks import LAST, Training, cosine, fix_ranks, search_rate, train_automatic, train_null, train_plain
+
+TRAINING = Training(epochs=40, batch_size=64, lr=3e-2, dense_lr=1e-2, temperature=10.0, tolerance=0.05)
+
+
+class Regression:
+    """y = W x + noise, W of rank 2 in the modes of a TTM."""
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        teacher = Linear(16, 16, format=TTM(rank=2), in_modes=(4, 4), out_modes=(4, 4), bias=False)
+        with torch.no_grad():
+            for factor in teacher.factorized.factors:
+                factor.normal_(generator=generator)
+        self.weight = teacher.weight.detach() / teacher.weight.detach().std()
+        self.x = torch.randn(512, 16, generator=generator)
+        self.y = self.x @ self.weight.T + 0.1 * torch.randn(512, 16, generator=generator)
+
+    @property
+    def n_examples(self) -> int:
+        return 512
+
+    @property
+    def n_steps(self) -> int:
+        return 8
+
+    def batches(self, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(512, generator=torch.Generator().manual_seed(1000 * seed + epoch))
+        return ((self.x[rows], self.y[rows]) for rows in order.split(64))
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return 16 * F.mse_loss(output, target) / (2 * 0.1**2)
+
+
+def student(rank: int = 6) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(Linear(16, 16, format=TTM(rank=rank), in_modes=(4, 4), out_modes=(4, 4)))
+
+
+def error(model: nn.Module, task: Regression) -> float:
+    with torch.no_grad():
+        return float((model.get_submodule("0").weight - task.weight).norm() / task.weight.norm())  # pyright: ignore
+
+
+def test_planted_ranks_are_found_in_one_training() -> None:
+    """The error of the weight within 1.3 of that of the true rank, trained as long."""
+    task, model, oracle, seen = Regression(), student(), student(2), []
+    found = train_automatic(model, task, TRAINING, seed=0, progress=lambda label, done, total: seen.append((label, done, total)))
+    assert found.ranks == {"0": {"r1": 2}} and found.is_stable and found.n_steps == 320
+    assert dict(factorized_weights(model)["0"].network.ranks) == {"r1": 2}
+    assert seen[0] == ("training", 1, 320) and seen[-1] == ("training", 320, 320) and len(seen) == 320
+    assert not any("log_variances" in name for name in model.state_dict())
+    train_plain(oracle, task, TRAINING, TRAINING.lr, seed=0)
+    assert error(model, task) < max(1.3 * error(oracle, task), 0.02)
+
+
+def test_the_same_seed_gives_the_same_network() -> None:
+    task, short = Regression(), Training(epochs=3, batch_size=64, lr=1e-2, dense_lr=1e-2, temperature=1.0)
+    models = [student(3) for _ in range(2)]
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    for model in models:
+        train_automatic(model, task, short, seed=4)
+        torch.rand(3)
+    torch.set_rng_state(before)
+    assert_close(models[0].state_dict(), models[1].state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
+def test_without_data_nothing_is_left() -> None:
+    decision = train_null(student(), 512, TRAINING, 320, seed=0)
+    assert decision.removed == ("0",) and decision.ranks == {"0": {"r1": 0}}
+
+
+def test_ranks_are_fixed_before_a_training_from_scratch() -> None:
+    model = nn.Sequential(Linear(16, 16, format=TTM(rank=6)), Linear(16, 4, format=CP(rank=4)))
+    fix_ranks(factorized_weights(model), {"0": {"r1": 2}, "1": {"r": 3}})
+    assert [dict(one.network.ranks) for one in factorized_weights(model).values()] == [{"r1": 2}, {"r": 3}]
+    assert model(torch.randn(3, 16)).shape == (3, 4)
+    with pytest.raises(ValueError, match="nothing is left of 0; ranks of at least 1 are needed: train with a lower temperature"):
+        fix_ranks(factorized_weights(model), {"0": {"r1": 0}})
+
+
+def test_schedules() -> None:
+    rates = [cosine(step, 100) for step in range(100)]
+    assert rates[4] == 1.0 and max(rates) == 1.0 and rates[0] == 0.2 and rates[-1] < 1e-3
+    assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
+    assert search_rate(99, 100) == LAST < 0.05
