@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tenfold.decompose import check_weight, group_tensors, without_groups
+from tenfold.decompose import batched_factors, check_weight, group_tensors
 from tenfold.solvers.epc import Objective, epc
 from tenfold.weight import FactorizedWeight
 
@@ -37,13 +37,10 @@ def corrected(
             dense, delta = weight.dense(), OWN_DELTA if delta is None else delta
         check_weight(dense, "the dense weight")
         target = group_tensors(fold, dense.detach().double())
-    network, factors = weight.network, [factor.detach().double() for factor in weight.factors]
-    axes = [indices.index("g") for indices in network.factors] if fold.groups > 1 else []
-    batched = (
-        [factor.movedim(axis, 0) for factor, axis in zip(factors, axes, strict=True)] if axes else [factor[None] for factor in factors]
-    )
-    single = without_groups(network) if axes else network
-    found = epc(target, single, batched, slack=slack, delta=delta, objective=objective, sweeps=sweeps).factors
+    network, batched = batched_factors(weight, torch.float64)
+    batched = [factor.detach() for factor in batched]
+    found = epc(target, network, batched, slack=slack, delta=delta, objective=objective, sweeps=sweeps).factors
+    axes = [indices.index("g") for indices in weight.network.factors] if fold.groups > 1 else []
     found = [factor.movedim(0, axis) for factor, axis in zip(found, axes, strict=True)] if axes else [factor[0] for factor in found]
     like = weight.factors[0]
-    return FactorizedWeight(network, fold, found, device=like.device, dtype=like.dtype).train(weight.training)
+    return FactorizedWeight(weight.network, fold, found, device=like.device, dtype=like.dtype).train(weight.training)

@@ -133,3 +133,12 @@ def without_groups(network: Network) -> Network:
     """The network of one group."""
     factors = [[i for i in indices if i != "g"] for indices in network.factors]
     return Network.of(factors, [m for m in network.modes if m != "g"], network.sizes, network.term_lengths)
+
+
+def batched_factors(weight: FactorizedWeight, dtype: torch.dtype | None = None) -> tuple[Network, list[Tensor]]:
+    """The network of one group, and factors with one entry for each group in front."""
+    factors = [factor if dtype is None else factor.to(dtype) for factor in weight.factors]
+    if weight.fold.groups == 1:
+        return weight.network, [factor[None] for factor in factors]
+    axes = [indices.index("g") for indices in weight.network.factors]
+    return without_groups(weight.network), [factor.movedim(axis, 0) for factor, axis in zip(factors, axes, strict=True)]

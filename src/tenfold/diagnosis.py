@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tenfold.decompose import batched_factors
 from tenfold.solvers.quadratic import inner
 from tenfold.solvers.sensitivity import (
     condition_numbers,
@@ -23,7 +24,6 @@ from tenfold.solvers.sensitivity import (
     worst_congruence,
 )
 from tenfold.solvers.solution import INTENSITY_LIMIT
-from tenfold.stability import batched_factors
 from tenfold.weight import FactorizedWeight
 
 UNBALANCED = 2.0  # times the least sensitivity that scaling can reach

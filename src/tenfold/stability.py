@@ -12,8 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from tenfold.decompose import without_groups
-from tenfold.network import Network
+from tenfold.decompose import batched_factors
 from tenfold.solvers.sensitivity import largest_eigenvalue, sensitivity
 from tenfold.weight import FactorizedWeight
 
@@ -59,15 +58,6 @@ def stable_scales(model: nn.Module) -> Mapping[nn.Parameter, float]:
             value = float(largest_eigenvalue(network, [one.detach() for one in factors], iterations=ITERATIONS, tolerance=1e-2).amax())
         scales |= dict.fromkeys(weight.factors.parameters(), min(1.0, 1.0 / value) if value > 0 else 1.0)
     return scales
-
-
-def batched_factors(weight: FactorizedWeight, dtype: torch.dtype | None = None) -> tuple[Network, list[Tensor]]:
-    """The network of one group, and factors with one entry for each group in front."""
-    factors = [factor if dtype is None else factor.to(dtype) for factor in weight.factors]
-    if weight.fold.groups == 1:
-        return weight.network, [factor[None] for factor in factors]
-    axes = [indices.index("g") for indices in weight.network.factors]
-    return without_groups(weight.network), [factor.movedim(axis, 0) for factor, axis in zip(factors, axes, strict=True)]
 
 
 def _sensitivity(weight: FactorizedWeight) -> Tensor:

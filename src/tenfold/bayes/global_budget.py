@@ -8,7 +8,7 @@ rank of any network takes the place of the singular values, and the orthogonalit
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,6 @@ SMOOTHING = 0.85
 ORTHOGONALITY = 0.1
 
 
-def _identity(scale: Tensor, outside: Tensor) -> Tensor:
-    return scale * outside
-
-
 class GlobalBudget(ScaledMethod):
     """Slices that stay by their importance among all; `step()` reads the gradients of the last backward pass.
 
@@ -36,12 +32,6 @@ class GlobalBudget(ScaledMethod):
         interval: steps between two decisions.
         orthogonality: weight of the penalty that keeps the slices of a rank of two factors apart.
     """
-
-    read = staticmethod(_identity)
-    start: ClassVar[float] = 1.0
-    neutral: ClassVar[float] = 1.0
-    outside: ClassVar[float] = 1.0
-    is_noise: ClassVar[bool] = False
 
     def __init__(
         self,

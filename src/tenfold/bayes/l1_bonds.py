@@ -6,7 +6,6 @@ the factors.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +13,6 @@ from torch import Tensor, nn
 from tenfold.bayes.run import Run
 from tenfold.bayes.scaled_method import ScaledMethod
 from tenfold.bayes.warmup import Warmup, as_warmup, check_positive
-
-
-def _identity(scale: Tensor, outside: Tensor) -> Tensor:
-    return scale * outside
 
 
 class L1Bonds(ScaledMethod):
@@ -28,12 +23,6 @@ class L1Bonds(ScaledMethod):
         cut: slices with a scale below this part of the largest of their rank are dropped.
         warmup: (start, end) in steps.
     """
-
-    read = staticmethod(_identity)
-    start: ClassVar[float] = 1.0
-    neutral: ClassVar[float] = 1.0
-    outside: ClassVar[float] = 1.0
-    is_noise: ClassVar[bool] = False
 
     def __init__(
         self,

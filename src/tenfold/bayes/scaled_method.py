@@ -14,15 +14,19 @@ from tenfold.bayes.scaled_factors import Read, ScaledFactors
 from tenfold.bayes.surgery import factor_parameter, replaced
 
 
+def _product(scale: Tensor, outside: Tensor) -> Tensor:
+    return scale * outside
+
+
 class ScaledMethod(RankMethod, abc.ABC):
     """A method whose scales are trained; slices whose scale is gone are dropped."""
 
     quantity = "the scale of each slice"
-    read: ClassVar[Read]
-    start: ClassVar[float]  # the parameter behind a scale at first; the factors make up for a scale that is not 1
-    neutral: ClassVar[float]  # the parameter behind a scale of 1
-    outside: ClassVar[float]
-    is_noise: ClassVar[bool]
+    read: ClassVar[Read] = staticmethod(_product)
+    start: ClassVar[float] = 1.0  # the parameter behind a scale at first; the factors make up for a scale that is not 1
+    neutral: ClassVar[float] = 1.0  # the parameter behind a scale of 1
+    outside: ClassVar[float] = 1.0
+    is_noise: ClassVar[bool] = False
 
     settings: str
     factors: dict[str, ScaledFactors]

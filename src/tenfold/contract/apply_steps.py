@@ -143,22 +143,4 @@ class Apply(Setting):
         memory = self.memory(steps, prod(self.network.sizes[name] for name in self.start[1:]), perm is not None)
         if not self.is_cached and self.batch > memory.recompute_above:
             seconds *= (PASSES + 1) / PASSES  # forward once more; the choice is made without it
-        return ContractionPlan(
-            self.network.statement,
-            self.verb,
-            self.batch,
-            self.is_cached,
-            steps,
-            self._shape([(name,) for name in order]),
-            perm,
-            n_out,
-            memory.tile,
-            memory.tile_above,
-            memory.recompute_above,
-            sum(step.flops for step in steps),
-            sum(step.group.flops for step in steps),
-            round(seconds * 1e9),
-            sum(step.moved_bytes for step in steps),
-            memory.peak_bytes,
-            len(steps) == 1 and len(self.network.factors) > 1,
-        )
+        return self.plan_of(steps, self._shape([(name,) for name in order]), perm, n_out, memory, seconds)

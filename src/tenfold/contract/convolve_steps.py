@@ -131,22 +131,5 @@ class Convolve(Setting):
     def finish(self, steps: tuple[Step, ...], order: tuple[str, ...], seconds: float) -> ContractionPlan:
         perm = None if order == self.output else tuple(order.index(name) for name in self.output)
         memory = self.memory(steps, self.moves.size(self.moves.start) * self.positions.n_in, perm is not None, is_whole=True)
-        return ContractionPlan(
-            self.network.statement,
-            self.verb,
-            self.batch,
-            self.is_cached,
-            steps,
-            tuple(self.network.sizes[name] for name in order),
-            perm,
-            self.moves.size(self.moves.output),
-            memory.tile,
-            memory.tile_above,
-            memory.recompute_above,
-            sum(step.flops for step in steps),
-            sum(step.group.flops for step in steps),
-            round(seconds * 1e9),
-            sum(step.moved_bytes for step in steps),
-            memory.peak_bytes,
-            len(steps) == 1 and len(self.network.factors) > 1,
-        )
+        shape = tuple(self.network.sizes[name] for name in order)
+        return self.plan_of(steps, shape, perm, self.moves.size(self.moves.output), memory, seconds)

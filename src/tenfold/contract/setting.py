@@ -145,6 +145,30 @@ class Setting(abc.ABC):
         weights = sum(step.group.numel for step in steps) * (1 if self.is_cached else 2)
         return Memory(tile, 2 * tile, recompute, VALUE_BYTES * (rows * working + kept + ends + weights))
 
+    def plan_of(
+        self, steps: tuple[Step, ...], shape: tuple[int, ...], perm: tuple[int, ...] | None, n_out: int, memory: Memory, seconds: float
+    ) -> ContractionPlan:
+        """The plan of steps that end with a state of this shape; `perm` brings it into the order of the output."""
+        return ContractionPlan(
+            self.network.statement,
+            self.verb,
+            self.batch,
+            self.is_cached,
+            steps,
+            shape,
+            perm,
+            n_out,
+            memory.tile,
+            memory.tile_above,
+            memory.recompute_above,
+            sum(step.flops for step in steps),
+            sum(step.group.flops for step in steps),
+            round(seconds * 1e9),
+            sum(step.moved_bytes for step in steps),
+            memory.peak_bytes,
+            len(steps) == 1 and len(self.network.factors) > 1,
+        )
+
     def is_whole(self, group: int) -> bool:
         """Whether a group is the dense weight."""
         return group == self.moves.all and len(self.network.factors) > 1
