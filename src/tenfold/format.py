@@ -17,6 +17,7 @@ from tenfold.fold import Fold
 from tenfold.network import Network
 from tenfold.solvers.als import als
 from tenfold.solvers.solution import Solution
+from tenfold.solvers.stable_als import stable_als, stable_errors
 
 Rank: TypeAlias = int | float | tuple[int, ...] | None
 
@@ -169,6 +170,16 @@ class Format(abc.ABC):
                 f"{type(self).__name__} got the sizes {bad}; they must be from 1 to the largest useful ones, {most}: choose others"
             )
         return others
+
+
+class PenalisedFormat(Format, abc.ABC):
+    """Base of formats whose tensors of given ranks are not a closed set: fits are penalised, or their terms could grow without bound."""
+
+    def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
+        return stable_als(target, network, sweeps=sweeps, seed=seed)
+
+    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
+        return stable_errors(target, networks, sweeps=sweeps, seed=seed)
 
 
 def round_rank(rank: float, most: int | None = None) -> int:

@@ -4,17 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from tenfold.fold import Fold
-from tenfold.format import Format
+from tenfold.format import PenalisedFormat
 from tenfold.network import Network
-from tenfold.solvers.solution import Solution
-from tenfold.solvers.stable_als import stable_als, stable_errors
 
 
 @dataclass(frozen=True)
-class BT(Format):
+class BT(PenalisedFormat):
     """Block-term decomposition: ``b o1 i1 r1, b o2 i2 r2, b r1 r2 -> o1 o2 i1 i2``.
 
     A sum of `blocks` Tucker terms, each with a core. Parameters: blocks x (sum of o_k x i_k x r_k + product of all r_k). Even at
@@ -43,9 +39,3 @@ class BT(Format):
 
     def rank_choices(self, fold: Fold) -> list[tuple[int, ...]]:
         return self.equal_choices(fold)
-
-    def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
-        return stable_als(target, network, sweeps=sweeps, seed=seed)
-
-    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
-        return stable_errors(target, networks, sweeps=sweeps, seed=seed)

@@ -3,17 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from tenfold.fold import Fold
-from tenfold.format import Format
-from tenfold.network import Network
-from tenfold.solvers.solution import Solution
-from tenfold.solvers.stable_als import stable_als, stable_errors
+from tenfold.format import PenalisedFormat
 
 
 @dataclass(frozen=True)
-class FCTN(Format):
+class FCTN(PenalisedFormat):
     """Fully-connected tensor network, merged modes: ``r1_2 r1_3 o1 i1, r1_2 r2_3 o2 i2, r1_3 r2_3 o3 i3 -> o1 o2 o3 i1 i2 i3``.
 
     Parameters: sum over the cores of o_k x i_k x product of the bonds of core k, so d l r^(d-1) for d equal cores: keep to four pairs of
@@ -31,12 +26,6 @@ class FCTN(Format):
 
     def rank_choices(self, fold: Fold) -> list[tuple[int, ...]]:
         return self.equal_choices(fold)
-
-    def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
-        return stable_als(target, network, sweeps=sweeps, seed=seed)
-
-    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
-        return stable_errors(target, networks, sweeps=sweeps, seed=seed)
 
 
 def connected(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:

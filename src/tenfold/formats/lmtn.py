@@ -4,20 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from tenfold.fold import Fold
-from tenfold.format import Format
+from tenfold.format import PenalisedFormat
 from tenfold.formats.fctn import FCTN, connected
 from tenfold.network import Network
-from tenfold.solvers.solution import Solution
-from tenfold.solvers.stable_als import stable_als, stable_errors
 
 LATENT_PARTS = (0.35, 0.7)  # of o_k x i_k, that a plan tries for m_k
 
 
 @dataclass(frozen=True)
-class LMTN(Format):
+class LMTN(PenalisedFormat):
     """Latent-matrix tensor network: ``o1 i1 m1, .., r1_2 r1_3 m1, r1_2 r2_3 m2, r1_3 r2_3 m3 -> o1 o2 o3 i1 i2 i3``.
 
     An `FCTN` of small latent sizes m_k, with one matrix o_k i_k x m_k outside of each core, as in Tucker. Parameters: sum of
@@ -57,9 +53,3 @@ class LMTN(Format):
                 found.add((*sizes, *bonds))
         numel = {ranks: widest.resized(dict(zip(widest.ranks, ranks, strict=True))).numel for ranks in found}
         return sorted((ranks for ranks in found if numel[ranks] <= math.prod(fold.shape)), key=lambda ranks: (numel[ranks], ranks))
-
-    def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
-        return stable_als(target, network, sweeps=sweeps, seed=seed)
-
-    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
-        return stable_errors(target, networks, sweeps=sweeps, seed=seed)

@@ -3,19 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from tenfold.fold import Fold
-from tenfold.format import Format
+from tenfold.format import PenalisedFormat
 from tenfold.formats.stt import shifted, with_identity
 from tenfold.formats.tr import ring
-from tenfold.network import Network
-from tenfold.solvers.solution import Solution
-from tenfold.solvers.stable_als import stable_als, stable_errors
 
 
 @dataclass(frozen=True)
-class STR(Format):
+class STR(PenalisedFormat):
     """Semi-tensor-product tensor ring: ``r1 i2 o1 r2, r2 o2 i1 r1 -> o1 o2 i1 i2``.
 
     As `STT`, closed to a ring: every mode n is (n / t, t) in the fold, and the inner part of a mode passes through its own core to the
@@ -39,9 +34,3 @@ class STR(Format):
 
     def rank_choices(self, fold: Fold) -> list[tuple[int, ...]]:
         return self.equal_choices(fold)
-
-    def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
-        return stable_als(target, network, sweeps=sweeps, seed=seed)
-
-    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
-        return stable_errors(target, networks, sweeps=sweeps, seed=seed)

@@ -3,17 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from tenfold.fold import Fold
-from tenfold.format import Format
-from tenfold.network import Network
-from tenfold.solvers.solution import Solution
-from tenfold.solvers.stable_als import stable_als, stable_errors
+from tenfold.format import PenalisedFormat
 
 
 @dataclass(frozen=True)
-class TR(Format):
+class TR(PenalisedFormat):
     """Tensor ring with separate modes: ``r1 o1 r2, r2 o2 r3, r3 k1 k2 r4, r4 i1 r5, r5 i2 r1 -> o1 o2 i1 i2 k1 k2``.
 
     The chain of `TT`, closed to a ring by `r1`. Parameters: sum of rank before x mode x rank after. The matrix has at most the
@@ -32,12 +27,6 @@ class TR(Format):
 
     def rank_choices(self, fold: Fold) -> list[tuple[int, ...]]:
         return self.equal_choices(fold)
-
-    def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
-        return stable_als(target, network, sweeps=sweeps, seed=seed)
-
-    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
-        return stable_errors(target, networks, sweeps=sweeps, seed=seed)
 
 
 def ring(groups: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:

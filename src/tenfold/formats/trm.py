@@ -3,18 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from tenfold.fold import Fold
-from tenfold.format import Format
+from tenfold.format import PenalisedFormat
 from tenfold.formats.tr import ring
-from tenfold.network import Network
-from tenfold.solvers.solution import Solution
-from tenfold.solvers.stable_als import stable_als, stable_errors
 
 
 @dataclass(frozen=True)
-class TRM(Format):
+class TRM(PenalisedFormat):
     """Tensor-ring matrix: ``r1 o1 i1 r2, r2 o2 i2 r3, r3 k1 k2 r1 -> o1 o2 i1 i2 k1 k2``.
 
     The chain of `TTM`, closed to a ring by `r1`. Parameters: sum of rank before x o_k x i_k x rank after. Even at rank 1 the matrix
@@ -31,9 +26,3 @@ class TRM(Format):
 
     def rank_choices(self, fold: Fold) -> list[tuple[int, ...]]:
         return self.equal_choices(fold)
-
-    def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
-        return stable_als(target, network, sweeps=sweeps, seed=seed)
-
-    def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
-        return stable_errors(target, networks, sweeps=sweeps, seed=seed)
