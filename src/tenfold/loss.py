@@ -15,15 +15,17 @@ IGNORED = -100  # torch's label for "no target here"
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The tensor that counts in a model's output: itself, the entry "logits" of a mapping, or the first one in a tuple."""
+    """The tensor that counts in a model's output: itself, the entry or attribute "logits", or the first one of a mapping or tuple."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping):
         return first_tensor(output["logits"] if "logits" in output else next(iter(output.values()), None))
     if isinstance(output, tuple | list) and output:
         return first_tensor(output[0])
+    if (logits := getattr(output, "logits", None)) is not None:
+        return first_tensor(logits)
     raise TypeError(
-        f"the model's output is a {type(output).__name__}; a tensor is needed, or a tuple or mapping that starts with one: "
+        f"the model's output is a {type(output).__name__}; a tensor is needed, a tuple or mapping that starts with one, or logits: "
         "wrap the model in a module that returns its predictions"
     )
 

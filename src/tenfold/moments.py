@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.solvers.whitening import Whitening
-from tenfold.survey import Found, clean_name, first_tensor
+from tenfold.survey import Found, clean_name, first_argument
 
 ROWS_LIMIT = 4096  # patches of a layer that one batch contributes; more add cost and hardly information
 SIZE_LIMIT = 4608  # values in a patch above which no moment is kept: 4608^2 doubles are 170 MB
@@ -116,7 +116,7 @@ def finite_rows(name: str, module: nn.Module, values: tuple[Any, ...]) -> Tensor
     Raises:
         ValueError: a value is NaN or infinite.
     """
-    if (first := first_tensor(values)) is None or not first.numel():
+    if (first := first_argument(values)) is None or not first.numel():
         return None
     rows = _patches(module, first.detach())
     if not bool(torch.isfinite(rows).all()):

@@ -179,7 +179,7 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(_to(inputs, device))
 
 
-def first_tensor(values: tuple[Any, ...]) -> Tensor | None:
+def first_argument(values: tuple[Any, ...]) -> Tensor | None:
     """The first tensor among the arguments of a layer."""
     return next((value for value in values if isinstance(value, Tensor)), None)
 

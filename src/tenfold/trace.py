@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tenfold.flops import flop_counter
 from tenfold.layers.base import FactorizedLayer, Workload
 from tenfold.network import Network
-from tenfold.survey import Found, batch_size, call, first_tensor, probing
+from tenfold.survey import Found, batch_size, call, first_argument, probing
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def trace(model: nn.Module, inputs: Any, layers: Sequence[Found]) -> Trace:
 
     def hook(name: str) -> Any:
         def record(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-            first = first_tensor((*arguments, *keywords.values()))
+            first = first_argument((*arguments, *keywords.values()))
             if first is not None and isinstance(output, Tensor):
                 calls.setdefault(name, []).append((tuple(first.shape), tuple(output.shape)))
 

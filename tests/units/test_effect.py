@@ -1,7 +1,6 @@
 """What errors of layers cost a model, measured."""
 
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from tenfold import SVD, TTM
 from tenfold.calibrate import input_moments
 from tenfold.ranks import effect
 from tenfold.ranks.candidates import Candidate, candidates
-from tenfold.ranks.effect import divergence, effects, first_tensor
+from tenfold.ranks.effect import divergence, effects
 from tenfold.selection import Choice
 from tenfold.survey import Found, survey
 
@@ -146,19 +145,3 @@ def test_divergence_of_masked_logits_is_finite():
 def test_divergence_of_other_outputs_is_the_squared_relative_error():
     assert divergence(torch.full((3, 1), 2.0), torch.full((3, 1), 3.0)) == pytest.approx(0.25)
     assert divergence(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0])) == 1
-
-
-def test_the_first_tensor_of_any_output():
-    x = torch.zeros(2)
-
-    @dataclass
-    class Output:
-        logits: Tensor
-
-    for output in (x, (x, 1), [[x]], {"loss": x}, Output(x), SimpleNamespace(logits=(x,))):
-        assert first_tensor(output) is x
-
-
-def test_outputs_without_a_tensor():
-    with pytest.raises(TypeError, match="the model gave a NoneType, in which there is no tensor; outputs are compared, so one is needed"):
-        first_tensor(None)

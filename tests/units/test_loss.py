@@ -1,5 +1,7 @@
 """Losses against torch's own on outputs of every layout."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ def test_first_tensor_of_every_kind_of_output():
     assert first_tensor([(x,), 1]) is x
     assert first_tensor({"loss": draw(1), "logits": x}) is x
     assert first_tensor({"last_hidden_state": x}) is x
+    assert first_tensor(SimpleNamespace(logits=(x,))) is x
 
 
 @pytest.mark.parametrize("output", [(), {}, None, "text"])

@@ -6,7 +6,7 @@ layer's outputs, so one run for each layer gives the factor; equal factors for a
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.decompose import decompose
+from tenfold.loss import first_tensor
 from tenfold.progress import Progress, silent
 from tenfold.ranks.candidates import Candidate, grouped, joint_error
 from tenfold.solvers.whitening import Whitening, output_mean
@@ -137,19 +138,3 @@ def divergence(reference: Tensor, output: Tensor) -> float:
         p, q = F.log_softmax(reference, axis), F.log_softmax(output, axis)
         return float(torch.where(p.exp() > 0, p.exp() * (p - q), 0.0).sum(axis).mean().clamp_min(0))
     return float((reference - output).square().sum() / reference.square().sum().clamp_min(1e-300))
-
-
-def first_tensor(output: Any) -> Tensor:
-    """The first tensor of a model's output, which may be a tuple, a mapping or an object with `logits`."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping):
-        return first_tensor(next(iter(output.values())))
-    if isinstance(output, tuple | list):
-        return first_tensor(output[0])
-    if (logits := getattr(output, "logits", None)) is None:
-        raise TypeError(
-            f"the model gave a {type(output).__name__}, in which there is no tensor; outputs are compared, so one is needed: "
-            "return a tensor, a tuple or mapping of them, or an object with `logits`"
-        )
-    return first_tensor(logits)
