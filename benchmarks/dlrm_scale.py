@@ -36,9 +36,9 @@ from torch import nn
 import tenfold
 from tenfold.data.criteo import KAGGLE_ROWS
 from tenfold.data.ctr_synthetic import PlantedClicks, SyntheticClicks
-from tenfold.recipes.ctr_training import ClickTraining, predict_scores, train_clicks
-from tenfold.recipes.dlrm_model import DLRM, KAGGLE_MODES, Table, kaggle_tables, with_tables
-from tenfold.recipes.dlrm_sizes import dlrm_sizes
+from tenfold.recipes.clicks.model import DLRM, KAGGLE_MODES, Table, kaggle_tables, with_tables
+from tenfold.recipes.clicks.sizes import dlrm_sizes
+from tenfold.recipes.clicks.training import ClickTraining, predict_scores, train_clicks
 
 GIGABYTE = 2**30
 LIMIT = 3 * GIGABYTE

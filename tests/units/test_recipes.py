@@ -11,8 +11,8 @@ from tenfold.recipes.options import Options
 
 def test_a_recipe_is_a_file_with_a_function_run() -> None:
     folder = Path(tenfold.recipes.__file__).parent
-    texts = {path.stem: path.read_text("utf-8") for path in sorted(folder.glob("*.py"))}
-    files = [name for name, text in texts.items() if "\nTAKES = " in text and "\ndef run(options: Options) -> " in text]
+    texts = [(path.stem, path.read_text("utf-8")) for path in folder.rglob("*.py")]
+    files = sorted(name for name, text in texts if "\nTAKES = " in text and "\ndef run(options: Options) -> " in text)
     assert tenfold.recipes.names() == tuple(name.replace("_", "-") for name in files)
     assert {"clips-lstm", "speech-gru", "ucf11-lstm", "ucf50-lstm", "ytc-lstm", "series-lstm", "charlm-lstm"} < set(tenfold.recipes.names())
 

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from tenfold.recipes.measure import peak_bytes, step_costs
-from tenfold.recipes.training import Step, Training
+from tenfold.recipes.sequences.training import Step, Training
 
 TRAINING = Training(epochs=1, batch_size=8, lr=1e-3, dense_lr=1e-3)
 

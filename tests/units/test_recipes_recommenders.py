@@ -10,10 +10,10 @@ from torch.testing import assert_close
 
 from tenfold.data.feature_rows import FeatureRows, FieldGroup
 from tenfold.formats import SVD
-from tenfold.recipes.fm_experiment import FmExperiment
 from tenfold.recipes.options import Options
-from tenfold.recipes.recommender_training import FmTraining, predictions, train_fm
-from tenfold.recipes.recommenders import FactorizationMachine, FeatureTable, GroupTables
+from tenfold.recipes.recommenders.experiment import FmExperiment
+from tenfold.recipes.recommenders.models import FactorizationMachine, FeatureTable, GroupTables
+from tenfold.recipes.recommenders.training import FmTraining, predictions, train_fm
 
 GROUPS = (FieldGroup("user", 0, 1, 0, 40), FieldGroup("item", 1, 2, 40, 30))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recipe_data import write_clips, write_digits
-from tenfold.recipes.kcp_counts import ROWS
+from tenfold.recipes.papers.kcp_counts import ROWS
 from tenfold.recipes.reproduce import reproduce
 
 

@@ -1,24 +1,24 @@
-"""Recipes: whole experiments, each one file of this folder: data -> model -> train -> numbers.
+"""Recipes: whole experiments, each one file of a folder here: data -> model -> train -> numbers.
 
-A recipe is a file here with `TAKES`, the fields of `Options` that it heeds (others are refused), `DATA`, the files that it looks for, and
-a function `run(options) -> Shown`; it is found by being here. Its docstring says the source, the protocol, the command, the number to
-expect and whether that is confirmed. The other files are what recipes are made of:
+A recipe is a file with `TAKES`, the fields of `Options` that it heeds (others are refused), `DATA`, the files that it looks for, and
+a function `run(options) -> Shown`; it is found by being in one of these folders, and its name is the file's, with dashes. Its docstring
+says the source, the protocol, the command, the number to expect and whether that is confirmed. Each folder holds the recipes of a field
+and what they are made of:
+
+    sequences/     videos, speech, time series and text: recurrent networks whose maps are factorised
+    images/        perceptrons and a ResNet whose ranks are found by training
+    clicks/        DLRM on click data, its embedding tables small
+    recommenders/  factorisation machines and NCF on ratings of films and uses of apps
+    papers/        no recipes: the numbers of papers beside ours, one file or folder for each
+
+The files here belong to no field:
 
     options.py     what a user may choose
-    experiment.py  all formats, seeds and folds of a recipe; finished runs are kept and not repeated
-    training.py    one run: start values, `tenfold.finetune`, test
-    models.py      recurrent networks with a head, dense and factorised
-    measure.py     FLOP, time and memory of a training step, all formats in turns
-    results.py     runs -> mean and spread, as data, JSON and tables
     shown.py       what every recipe gives back: a table, notes and data
     kept.py        finished runs in files
-    automatic_ranks.py  a network trained with ranks found by its data; rank_runs.py with its controls, rank_table.py as a table
-    image_task.py, image_mlp.py, calibration.py  images, their networks, and how far confidence is from accuracy
-    dlrm_model.py, dlrm_sizes.py, ctr_*.py  click models, their tables, their training, scores and controls
-    recommenders.py, recommender_training.py, fm_experiment.py, ranking.py, tower_fit.py  films and apps: models, controls, scores
-    kcp_counts.py  the published parameter counts, computed by the formats of this package
+    measure.py     FLOP, time and memory of a training step, all formats in turns
+    automatic_ranks.py  one training in which ranks are found, for any task that has batches and a loss
     reproduce.py   `tenfold reproduce PAPER`; reproduction.py what it asks of a paper and gets back
-    reproduce_kcp.py, bayesian_ranks.py, stable_cpd/  the papers
 """
 
 import dataclasses
@@ -44,8 +44,7 @@ def names() -> tuple[str, ...]:
     >>> "clips-lstm" in names()
     True
     """
-    files = sorted(info.name for info in pkgutil.iter_modules(__path__))
-    return tuple(name.replace("_", "-") for name in files if "TAKES" in vars(_file(name)))
+    return tuple(_files())
 
 
 def recipe(name: str) -> "ModuleType":
@@ -54,10 +53,10 @@ def recipe(name: str) -> "ModuleType":
     Raises:
         ValueError: there is none of this name.
     """
-    known = names()
+    known = _files()
     if (wanted := name.replace("_", "-")) not in known:
         raise ValueError(f"there is no recipe {name!r}; one of {', '.join(known)} is needed: choose one of them")
-    return _file(wanted.replace("-", "_"))
+    return known[wanted]
 
 
 def run(name: str, options: "Options") -> "Shown":
@@ -114,5 +113,8 @@ def train(
     return run(name, options if progress is None else dataclasses.replace(options, progress=progress))
 
 
-def _file(name: str) -> "ModuleType":
-    return importlib.import_module(f"{__name__}.{name}")
+def _files() -> dict[str, "ModuleType"]:
+    """The files that are recipes, by name, sorted."""
+    every = [importlib.import_module(info.name) for info in pkgutil.walk_packages(__path__, f"{__name__}.")]
+    found = {file.__name__.rpartition(".")[2]: file for file in every if "TAKES" in vars(file)}
+    return {name.replace("_", "-"): found[name] for name in sorted(found)}

@@ -10,8 +10,8 @@ from tenfold.files import write_text
 from tenfold.progress import Progress, silent
 from tenfold.recipes.reproduction import Reproduction, Request, data_folder
 
-# paper -> file or folder of this package with a function `reproduce(request) -> Reproduction`, imported when it is asked for
-PAPERS = {"kcp": "reproduce_kcp", "stable-cpd": "stable_cpd", "bayesian-ranks": "bayesian_ranks"}
+# paper -> file or folder of papers/ with a function `reproduce(request) -> Reproduction`, imported when it is asked for
+PAPERS = {"kcp": "kcp", "stable-cpd": "stable_cpd", "bayesian-ranks": "bayesian_ranks"}
 RESULTS = "results"  # name of the files, without ending
 
 
@@ -53,7 +53,7 @@ def reproduce(
         is_quick=quick,
         progress=progress or silent,
     )
-    run: Callable[[Request], Reproduction] = importlib.import_module(f"tenfold.recipes.{PAPERS[paper]}").reproduce
+    run: Callable[[Request], Reproduction] = importlib.import_module(f"tenfold.recipes.papers.{PAPERS[paper]}").reproduce
     found = run(request)
     if request.out is not None:
         request.out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,169 @@
+"""Image MLP: 784-512-10 on images of 28 x 28, dense, with automatic ranks, with fixed ones, and the null model."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tenfold.data.images import Images, read_images
+from tenfold.formats import parse_format
+from tenfold.nn import Linear
+from tenfold.recipes.automatic_ranks import Training
+from tenfold.recipes.images.rank_runs import AUTOMATIC, FIXED, NULL, RankRun, RankRuns
+from tenfold.recipes.images.rank_table import rank_table
+from tenfold.recipes.images.task import ImageTask
+from tenfold.recipes.options import DENSE, Options
+from tenfold.recipes.shown import Table, write_result
+
+CHOICES = ("formats", "has_dense_twin", "epochs", "batch_size", "lr", "dense_lr", "temperature", "protocol")
+N_IN, N_HIDDEN, N_OUT = 784, 512, 10
+N_HELD_OUT = 5000  # training images kept for choices
+PROTOCOLS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The two layers at the start of a search, with more than the ranks that are needed, and what was chosen on held-out images.
+
+    lr: None: that of the recipe. heat: the temperature relative to that of the recipe.
+    """
+
+    first: str
+    second: str
+    lr: float | None = None
+    heat: float = 1.0
+
+
+FORMATS = {  # modes of image rows and columns where the format splits so
+    "ttm": Start("ttm:rank=10,in=4x7x4x7,out=4x4x8x4", "ttm:rank=6,in=16x32,out=5x2"),
+    "cp": Start("cp:rank=50,in=28x28,out=16x32", "cp:rank=16,in=16x32,out=10", 3e-2, 0.5),
+    "kcp": Start("kcp:rank=4,in=28x28,out=16x32", "kcp:rank=6,in=16x32,out=5x2", 2e-2, 8.0),
+    "tt": Start("tt:rank=10x14x10,in=28x28,out=16x32", "tt:rank=10x10,in=16x32,out=10", 2e-2),
+    "tucker": Start("tucker:rank=8x8x10x10,in=28x28,out=16x32", "tucker:rank=8x8x8,in=16x32,out=10", 2e-2),
+    "tr": Start("tr:rank=6,in=28x28,out=16x32", "tr:rank=5,in=16x32,out=10", 2e-2),
+}
+
+
+@dataclass(frozen=True)
+class ImageMlp:
+    """A recipe: its name, where its file is looked for, and how it is trained."""
+
+    name: str
+    data: tuple[str, ...]
+    training: Training
+    dropout: float
+
+    def run(self, options: Options) -> Table:
+        """All runs, those that are there from before included.
+
+        Raises:
+            ValueError: the data, the protocol or a format do not fit.
+        """
+        protocol = options.protocol or PROTOCOLS[0]
+        if protocol not in PROTOCOLS:
+            raise ValueError(
+                f"there is no protocol {protocol!r} for {self.name}; one of {', '.join(PROTOCOLS)} is needed: choose one of them"
+            )
+        place = options.find(self.data)
+        train, test = parts(*read_images(place), protocol)
+        if train.pixels[0].numel() != N_IN:
+            raise ValueError(f"the images of {place} have {train.pixels[0].numel()} values; 28 x 28 of one channel are needed: resize them")
+        formats = tuple(FORMATS) if options.formats is None else options.formats
+        training = chosen(self.training, options)
+        trainings = {DENSE: training, **{format: self.training_of(format, options) for format in formats}}
+        task = ImageTask(train, *train.moments(), training.batch_size, is_flat=True)
+        for format in formats:
+            self.build(format, 0)  # what does not fit is said before any training
+        words = f"{place.name}, {protocol}: {len(train)} and {len(test)} images"
+        runs = RankRuns(
+            self.name,
+            {format: f"{words}; dropout {self.dropout}; {' '.join(_texts(format))}" for format in (DENSE, *formats)},
+            task,
+            test,
+            self.build,
+            ("first", "second"),
+            trainings,
+            options,
+            {"first": task.second_moment()},
+        )
+        found = all_runs(runs, formats, options)
+        settings = {
+            **dataclasses.asdict(training),
+            "formats": {one: dataclasses.asdict(value) for one, value in trainings.items()},
+            "dropout": self.dropout,
+            "data": words,
+            "seeds": list(options.seeds),
+        }
+        result = rank_table(self.name, found, settings, (f"{words}. {training.epochs} epochs of batches of {training.batch_size}.",))
+        write_result(result, options.out)
+        return result
+
+    def training_of(self, format: str, options: Options) -> Training:
+        """How a format is trained: the recipe's way, what was chosen for the format, what a user has chosen."""
+        start = FORMATS.get(format, Start(format, format))
+        training = dataclasses.replace(self.training, temperature=start.heat * self.training.temperature)
+        return chosen(training if start.lr is None else dataclasses.replace(training, lr=start.lr), options)
+
+    def build(self, format: str, seed: int) -> nn.Module:
+        """A fresh network."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Mlp(format, self.dropout)
+
+
+class Mlp(nn.Module):
+    """784-512-10, ReLU, dropout on the hidden layer. format: `DENSE`, a name of `FORMATS`, or a format's text without modes."""
+
+    def __init__(self, format: str, dropout: float) -> None:
+        super().__init__()
+        first, second = _texts(format)
+        self.first, self.second = _linear(N_IN, N_HIDDEN, first), _linear(N_HIDDEN, N_OUT, second)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 10) from (batch, 784)."""
+        return self.second(F.dropout(F.relu(self.first(x)), self.dropout, self.training))
+
+
+def _texts(format: str) -> tuple[str, str]:
+    start = FORMATS.get(format, Start(format, format))
+    return start.first, start.second
+
+
+def _linear(n_in: int, n_out: int, text: str) -> nn.Module:
+    if text == DENSE:
+        return nn.Linear(n_in, n_out)
+    format, modes = parse_format(text)
+    return Linear(n_in, n_out, format=format, in_modes=modes.get("in_modes"), out_modes=modes.get("out_modes"))
+
+
+def parts(train: Images, test: Images, protocol: str) -> tuple[Images, Images]:
+    """Training and test images of a protocol: "validation" tests on the last training images, which are then not trained on."""
+    if protocol == "test":
+        return train, test
+    return train.part(slice(0, len(train) - N_HELD_OUT)), train.part(slice(len(train) - N_HELD_OUT, None))
+
+
+def chosen(training: Training, options: Options) -> Training:
+    """A recipe's training with the choices of a user."""
+    given: dict[str, Any] = {name: getattr(options, name) for name in ("epochs", "batch_size", "lr", "dense_lr", "temperature")}
+    return dataclasses.replace(training, **{name: value for name, value in given.items() if value is not None})
+
+
+def all_runs(runs: RankRuns, formats: tuple[str, ...], options: Options) -> list[RankRun]:
+    """Dense, and for each format automatic ranks, the found ones from scratch, and for the first seed the null model."""
+    found: list[RankRun] = []
+    for seed in options.seeds:
+        if options.has_dense_twin:
+            found.append(runs.run(DENSE, DENSE, seed))
+        for format in formats:
+            found.append(runs.run(format, AUTOMATIC, seed))
+            if not found[-1].removed:
+                found.append(runs.run(format, FIXED, seed, found[-1].ranks))
+            if seed == options.seeds[0]:
+                found.append(runs.run(format, NULL, seed))
+    order = [(DENSE, DENSE), *((format, way) for format in formats for way in (AUTOMATIC, FIXED, NULL))]
+    return sorted(found, key=lambda run: (order.index((run.format, run.way)), run.seed))

@@ -1,0 +1,157 @@
+"""ml1m: the tables of a trained NCF-MLP on MovieLens-1M made smaller without training.
+
+Source: He et al. 2017, arXiv 1708.05031 (network and ranking test); the method is that of tower_fit.py.
+Protocol: leave one out: the film that a user has rated last is ranked among 99 that the user has not rated; HR@10 and NDCG@10 with half of
+the equal scores above. No film of the test and no interaction is used to make the tables smaller, only the network's own scores.
+Command: tenfold train ml1m --data FOLDER --out ml1m
+Expected (measured): HR@10 0.669 and NDCG@10 0.390 dense, on the users with even numbers; at 4x 0.634 and 0.366, which is
+5 and 6 % below. The dense figures confirm those of the trained network; there is no published number for smaller tables.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tenfold.data.movielens import Candidates, read_candidates
+from tenfold.recipes.kept import kept_place, read_kept, write_kept
+from tenfold.recipes.options import Options, look
+from tenfold.recipes.recommenders.models import NcfMlp, read_ncf_mlp
+from tenfold.recipes.recommenders.ranking import RankingScores, ranking_scores
+from tenfold.recipes.recommenders.tower_fit import Side, Tower, as_model, first_order, in_turns
+from tenfold.recipes.shown import Table, write_result
+from tenfold.solvers.table_metric import fit_table
+
+DATA = ("ml1m_leave1out/even_users.npz", "even_users.npz", "ml-1m.test.negative")
+WEIGHTS = ("weights/ml1m_ncf_mlp.safetensors", "ml1m_ncf_mlp.safetensors")
+TAKES = ("epochs",)
+RANKS = ((8, 8), (12, 12), (16, 16))
+SWEEPS = 8
+VERSION = 1
+
+
+def run(options: Options) -> Table:
+    """The table of all ways and ranks; `epochs` are sweeps."""
+    place = options.find(DATA)
+    candidates, model = read_candidates(place), read_ncf_mlp(_weights(place))
+    check_fit(candidates, model)
+    sweeps, seed = options.epochs or SWEEPS, options.seeds[0]
+    dense = model.table_numel()
+    found = [_found("dense", model, scores_of(model, candidates), dense)]
+    for side, removed in {"user": model.user, "item": model.item}.items():
+        control = _found(f"no {side} table", model, scores_of(without(model, side), candidates), dense)
+        numel = dense - removed.weight.numel()
+        found.append({**control, "numel": numel, "ratio": dense / numel})
+    for ranks in RANKS:
+        for way in ("closest tables", "closest vectors", "first order", f"in turns, {sweeps} sweeps"):
+            key = {"version": VERSION, "way": way, "ranks": list(ranks), "seed": seed, "rows": len(candidates.users)}
+            kept = kept_place(options.out, "ml1m", f"{way}-{ranks[0]}-{ranks[1]}", key)
+            if (one := read_kept(kept, key)) is None:
+                options.progress(f"ml1m {way}, ranks {ranks[0]} and {ranks[1]}", 0, 1)
+                small = smaller(model, ranks, way, sweeps=sweeps, seed=seed)
+                one = _found(f"{way}, {ranks[0]} and {ranks[1]}", small, scores_of(small, candidates), dense)
+                write_kept(kept, key, one)
+                options.progress(f"ml1m {way}, ranks {ranks[0]} and {ranks[1]}", 1, 1)
+            found.append(one)
+    result = table(found, len(candidates.users))
+    write_result(result, options.out)
+    return result
+
+
+def smaller(model: NcfMlp, ranks: tuple[int, int], way: str, *, sweeps: int, seed: int) -> NcfMlp:
+    """The network with tables of these widths.
+
+    Args:
+        way: "closest tables" to the dense ones; "closest vectors": measured behind the first layer; "first order": in what scores lose;
+            any other: Gauss-Newton in turns from there.
+    """
+    if way == "closest tables" or way == "closest vectors":
+        return as_model(model, _closest(model, ranks, is_behind=way == "closest vectors"))
+    tower = first_order(model, ranks, seed=seed)
+    if way != "first order":
+        tower, _ = in_turns(model, tower, sweeps=sweeps, seed=seed)
+    return as_model(model, tower)
+
+
+def scores_of(model: NcfMlp, candidates: Candidates) -> RankingScores:
+    """HR@10 and NDCG@10 of a network."""
+    with torch.no_grad():
+        parts = [model(u[:, None], i) for u, i in zip(candidates.users.split(512), candidates.items.split(512), strict=True)]
+    return ranking_scores(torch.cat(parts))
+
+
+def without(model: NcfMlp, side: str) -> NcfMlp:
+    """The control: every user, or every item, has the mean row."""
+    state = model.state_dict()
+    state[f"{side}.weight"] = state[f"{side}.weight"].mean(0).expand_as(state[f"{side}.weight"])
+    widths = [int(state[f"fc.{number}.weight"].shape[0]) for number in range(len(model.fc))]
+    dims = (model.user.embedding_dim, model.item.embedding_dim)
+    control = NcfMlp(model.user.num_embeddings, model.item.num_embeddings, dims, widths)
+    control.load_state_dict(state)
+    return control.eval()
+
+
+def check_fit(candidates: Candidates, model: NcfMlp) -> None:
+    """Raises ValueError where a test has users or items that the network lacks."""
+    users, items = int(candidates.users.max()), int(candidates.items.max())
+    if users >= model.user.num_embeddings or items >= model.item.num_embeddings:
+        raise ValueError(
+            f"the test has user {users} and item {items}, but the network has {model.user.num_embeddings} users and "
+            f"{model.item.num_embeddings} items, numbered from 0; both must be of one data set: give the test of the network's own"
+        )
+
+
+def table(found: list[dict[str, Any]], n: int) -> Table:
+    """The result from runs, the dense one first."""
+    dense = found[0]
+    rows = tuple(
+        (
+            one["way"],
+            f"{one['hit_rate']:.4f}",
+            f"{one['hit_rate'] / dense['hit_rate'] - 1:+.1%}",
+            f"{one['ndcg']:.4f}",
+            f"{one['ndcg'] / dense['ndcg'] - 1:+.1%}",
+            f"{one['numel']:,}",
+            f"{one['ratio']:.2f}x",
+        )
+        for one in found
+    )
+    counted = (
+        f"{n:,} users, the right film among 99 others. values: in both tables; ratio: how many times fewer than dense. Bases are columns "
+        "of the first layer, which gets smaller too; all other layers are as they were trained."
+    )
+    ways = (
+        "closest tables: singular value decomposition of each; closest vectors: of what the first layer makes of it; first order: each row "
+        "in the metric of what its error costs the scores; in turns: Gauss-Newton least squares on the network's own scores from there."
+    )
+    return Table("ml1m", ("tables", "HR@10", "", "NDCG@10", "", "values", "ratio"), rows, (counted, ways), {"runs": found})
+
+
+def _closest(model: NcfMlp, ranks: tuple[int, int], *, is_behind: bool) -> Tower:
+    """Both tables cut to a rank, in the Frobenius norm or behind the first layer."""
+    first = model.fc[0].state_dict()
+    sides, offset = [], first["bias"]
+    start = 0
+    for layer, rank in zip((model.user, model.item), ranks, strict=True):
+        values = layer.weight.detach()
+        map_: Tensor = first["weight"][:, start : start + layer.embedding_dim]
+        metric = map_.mT @ map_ if is_behind else torch.eye(layer.embedding_dim)
+        fit = fit_table(values, metric.expand(len(values), -1, -1), rank, turns=0, is_centred=False)
+        sides.append(Side(fit.codes.float(), fit.basis.float() @ map_.mT))
+        offset = offset + map_ @ fit.mean.float()
+        start += layer.embedding_dim
+    return Tower(sides[0], sides[1], offset)
+
+
+def _found(way: str, model: NcfMlp, scores: RankingScores, dense: int) -> dict[str, Any]:
+    return {"way": way, **dataclasses.asdict(scores), "numel": model.table_numel(), "ratio": dense / model.table_numel()}
+
+
+def _weights(place: Path) -> Path:
+    """The weights near the test: below its folder, or the folders above."""
+    for folder in (place.parent, *place.parent.parents[:2]):
+        if (found := look(folder, WEIGHTS)) is not None:
+            return found
+    raise ValueError(f"no weights were found near {place}; {' or '.join(WEIGHTS)} is needed in its folder or the one above it")

@@ -1,0 +1,151 @@
+"""Training of factorisation machines on feature rows, and of their ranks.
+
+Parts of the steps where ranks are found: no prior (a tenth), the prior grows (to four tenths), the learning rate decays to 1 % (to eight
+tenths), ranks are decided and factors made smaller, and the rest goes on at a tenth of the rate. The prior stays to the end: it is what
+keeps a machine with few rows for each feature from learning them by heart. All other networks take as many steps, at a rate that decays
+from the first step to the last.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from tenfold import bayes
+from tenfold.bayes.report import Decision
+from tenfold.data.feature_rows import FeatureRows
+from tenfold.recipes.recommenders.models import FactorizationMachine
+
+START, FULL, DECIDED = 0.1, 0.4, 0.8
+LOWEST, AFTER = 0.01, 0.1
+
+Task = Literal["ratings", "clicks"]
+
+
+@dataclass(frozen=True)
+class FmTraining:
+    """How a factorisation machine is trained, with Adam.
+
+    penalty: times the squared entries of the rows that a batch looks up, added to its mean loss; the weight decay of recommendation.
+    temperature: of the weight temperature / rows of the prior, where ranks are to be found; None: the ranks stay.
+    tolerance: of the rounding that decides ranks. The spread of a table plays no part in it: rows with few examples are uncertain, the
+        slices that no row needs have gone to zero.
+    is_null: the model sees no data; with a prior alone nothing must be left.
+    """
+
+    lr: float = 3e-3
+    penalty: float = 0.0
+    epochs: int = 20
+    batch_size: int = 512
+    temperature: float | None = None
+    tolerance: float = 0.01
+    is_null: bool = False
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """The part of the highest rate at a step."""
+        if self.temperature is None:
+            return _cosine(step / n_steps)
+        half, decided = FULL * n_steps, int(DECIDED * n_steps)
+        if step < half:
+            return 1.0
+        return _cosine((step - half + 1) / (decided - half)) if step < decided else AFTER * _cosine((step - decided) / (n_steps - decided))
+
+
+@dataclass
+class FmRun:
+    """What a run did: its steps and seconds, the ranks that it decided on, and their spectra over time."""
+
+    n_steps: int = 0
+    seconds: float = 0.0
+    decision: Decision | None = None
+    report: str = ""
+
+
+def train_fm(
+    model: FactorizationMachine,
+    rows: FeatureRows,
+    training: FmTraining,
+    task: Task,
+    *,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> FmRun:
+    """Trains a model in place.
+
+    Raises:
+        ValueError: the loss is not finite.
+    """
+    started = time.perf_counter()
+    n_steps = training.epochs * math.ceil(len(rows) / training.batch_size)
+    run, generator = FmRun(n_steps), torch.Generator().manual_seed(seed)
+    posterior = None
+    if training.temperature is not None:
+        warmup = (int(START * n_steps), int(FULL * n_steps))
+        posterior = bayes.attach(model, n_examples=len(rows), temperature=training.temperature, warmup=warmup, seed=seed)
+    optimizer = Adam(model.parameters(), lr=training.lr)
+    if posterior is not None:
+        posterior.watch(optimizer)
+    step = 0
+    for _ in range(training.epochs):
+        for chosen in torch.randperm(len(rows), generator=generator).split(training.batch_size):
+            if posterior is not None and step == int(DECIDED * n_steps):
+                run.decision = posterior.shrink(bayes.Rounding(training.tolerance, n_spreads=0.0))
+                run.report = str(posterior.report())
+            for group in optimizer.param_groups:
+                group["lr"] = training.lr * training.rate(step, n_steps)
+            if posterior is not None:
+                posterior.step()
+            optimizer.zero_grad()
+            loss = _loss(model, rows.ids[chosen], rows.targets[chosen], training, task)
+            if posterior is not None:
+                loss = posterior.loss(loss)
+            _check(loss, step)
+            if loss.requires_grad:
+                loss.backward()
+            optimizer.step()
+            step += 1
+        if progress is not None:
+            progress(step, n_steps)
+    if posterior is not None:
+        posterior.finish()
+    run.seconds = time.perf_counter() - started
+    return run
+
+
+def predictions(model: FactorizationMachine, rows: FeatureRows) -> Tensor:
+    """(n) in eval, without gradients."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        found = torch.cat([model(ids) for ids in rows.ids.split(1 << 13)])
+    model.train(was_training)
+    return found
+
+
+def _loss(model: FactorizationMachine, ids: Tensor, targets: Tensor, training: FmTraining, task: Task) -> Tensor:
+    if training.is_null:
+        return torch.zeros(())
+    rows = model.rows(ids)
+    output = model.combine(rows)
+    loss = F.binary_cross_entropy_with_logits(output, targets) if task == "clicks" else F.mse_loss(output, targets) / 2
+    return loss + training.penalty * rows.square().sum((1, 2)).mean() if training.penalty else loss
+
+
+def _check(loss: Tensor, step: int) -> None:
+    if not math.isfinite(float(loss.detach())):
+        raise ValueError(f"the loss is {float(loss.detach())} after {step} steps; a finite one is needed: lower the learning rate")
+
+
+def _cosine(part: float) -> float:
+    return LOWEST + (1 - LOWEST) * (1 + math.cos(math.pi * min(1.0, part))) / 2
+
+
+def settings_of(training: FmTraining) -> dict[str, Any]:
+    """The settings as JSON values."""
+    return {name: getattr(training, name) for name in training.__dataclass_fields__}

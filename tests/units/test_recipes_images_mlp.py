@@ -1,0 +1,124 @@
+"""The recipes on images: the table with its controls, kept runs, protocols, and what is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from image_cases import write_images
+
+from tenfold.data.images import Images, read_images
+from tenfold.recipes import run as run_recipe
+from tenfold.recipes.images import fashion_mlp, mnist_mlp
+from tenfold.recipes.images.mlp import FORMATS, ImageMlp, Mlp, parts
+from tenfold.recipes.images.rank_runs import AUTOMATIC, FIXED, NULL, RankRun
+from tenfold.recipes.images.rank_table import rank_table
+from tenfold.recipes.images.task import ImageTask, shifted
+from tenfold.recipes.options import DENSE, Options
+
+
+@pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
+def test_a_recipe_has_its_controls_and_keeps_its_runs(tmp_path: Path) -> None:
+    options = Options(
+        data=write_images(tmp_path),
+        formats=("cp:rank=4",),
+        seeds=(3,),
+        epochs=10,
+        batch_size=40,
+        lr=1e-2,
+        temperature=0.5,
+        out=tmp_path / "out",
+    )
+    result = run_recipe("mnist-mlp", options)
+    data = result.data()
+    assert [(row["format"], row["way"]) for row in data["rows"]] == [
+        (DENSE, DENSE), ("cp:rank=4", AUTOMATIC), ("cp:rank=4", FIXED), ("cp:rank=4", NULL)
+    ]  # fmt: skip
+    dense, automatic, fixed, null = data["runs"]
+    assert dense["weights"] == 784 * 512 + 512 * 10 and dense["parameters"] == 407_050
+    assert dense["test"]["accuracy"] == 1.0 and automatic["test"]["accuracy"] > 0.7
+    assert automatic["sampled"]["accuracy"] > 0.7 and fixed["sampled"] is None
+    assert fixed["ranks"] == automatic["ranks"] and fixed["weights"] == automatic["weights"]
+    assert null["test"] is None and sorted(null["ranks"]) == ["first", "second"]
+    assert "Null model (the same search without data)" in " ".join(result.notes())
+    assert json.loads((tmp_path / "out" / "mnist-mlp.json").read_text()) == json.loads(json.dumps(data))
+    seen: list[str] = []
+    again = run_recipe("mnist-mlp", dataclasses.replace(options, progress=lambda label, *_: seen.append(label)))
+    assert not seen and again.data() == data
+    assert str(again).startswith("## mnist-mlp")
+
+
+def test_start_ranks_are_what_the_modes_say() -> None:
+    """Every format of the recipe builds, and has fewer weights than dense."""
+    for format in FORMATS:
+        model = Mlp(format, 0.0)
+        assert model(torch.randn(2, 784)).shape == (2, 10)
+        assert sum(p.numel() for p in model.parameters()) < 407_050 / 10
+    assert FORMATS["ttm"].first.endswith("in=4x7x4x7,out=4x4x8x4")
+    assert fashion_mlp.TAKES == mnist_mlp.TAKES
+
+
+def test_validation_tests_on_training_images_that_are_left_out(tmp_path: Path) -> None:
+    train, test = read_images(write_images(tmp_path, 5100, 20))
+    assert parts(train, test, "test") == (train, test)
+    rest, held_out = parts(train, test, "validation")
+    assert (len(rest), len(held_out)) == (100, 5000)
+    assert torch.equal(torch.cat([rest.labels, held_out.labels]), train.labels)
+
+
+def test_batches_follow_from_seed_and_epoch() -> None:
+    images = Images(torch.randint(0, 256, (25, 1, 6, 6), dtype=torch.uint8), torch.arange(25))
+    task = ImageTask(images, *images.moments(), 10, is_flat=True)
+    batches = list(task.batches(1, 0))
+    assert task.n_steps == len(batches) == 2 and batches[0][0].shape == (10, 36)
+    assert torch.equal(batches[0][1], next(task.batches(1, 0))[1])
+    assert not torch.equal(batches[0][1], next(task.batches(1, 1))[1])
+    inputs = task.inputs(images.pixels)
+    assert abs(float(inputs.mean())) < 1e-5 and abs(float(inputs.std()) - 1) < 1e-2
+    torch.testing.assert_close(task.second_moment(), inputs.T @ inputs / 25)
+
+
+def test_shifts_move_whole_images() -> None:
+    """A single bright pixel stays one or leaves; with no reach images are at most mirrored."""
+    pixels = torch.zeros(40, 3, 9, 9, dtype=torch.uint8)
+    pixels[:, :, 4, 4] = 200
+    moved = shifted(pixels, torch.Generator().manual_seed(0), reach=3)
+    assert moved.dtype == torch.uint8 and torch.equal(moved.flatten(2).long().sum(2), torch.full((40, 3), 200))
+    places = moved[:, 0].flatten(1).long().argmax(1)
+    assert len(places.unique()) > 10 and set((places // 9).tolist()) <= set(range(1, 8))
+    still = torch.randint(0, 256, (30, 2, 5, 4), dtype=torch.uint8)
+    found = shifted(still, torch.Generator().manual_seed(1), reach=0)
+    is_same, is_mirrored = ((found == one).flatten(1).all(1) for one in (still, still.flip(3)))
+    assert bool((is_same | is_mirrored).all()) and is_same.any() and is_mirrored.any()
+
+
+def test_a_removed_layer_and_ranks_that_still_change_are_said() -> None:
+    runs = [RankRun("ttm", AUTOMATIC, seed, None, None, 0, 100, 7, {"first": {"r1": 0}}, False, ("first",), 10, 1.0) for seed in (0, 1)]
+    table = rank_table("tiny", runs, {})
+    assert table.cells()[0] == ("ttm", "automatic", "-", "-", "-", "-", "-", "0", "-", "15.3x", "removed")
+    assert "Ranks still changed in the last evaluations before the decision: ttm (seed 0), ttm (seed 1)." in table.notes()
+    assert table.values["rows"][0]["removed"] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol": "six"}, "there is no protocol 'six' for mnist-mlp; one of test, validation is needed: choose one of them"),
+        ({"formats": ("ttm:rank=2,in=3x3,out=4x4",)}, "product 16, which does not fit its size 512"),
+        ({"formats": ("mtt",)}, "'mtt' is no format"),
+        ({"hidden": 3}, "mnist-mlp got hidden, which it does not take; its choices are batch_size, data, dense, "),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    options = Options(data=write_images(tmp_path), **changes)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=message):
+        run_recipe("mnist-mlp", options)
+
+
+def test_other_images_are_refused(tmp_path: Path) -> None:
+    names = ("x_train", "y_train", "x_test", "y_test")
+    np.savez(tmp_path / "mnist.npz", **{name: np.zeros((4, 8, 8) if name[0] == "x" else 4, np.uint8) for name in names})  # pyright: ignore
+    with pytest.raises(ValueError, match="the images of .* have 64 values; 28 x 28 of one channel are needed: resize them"):
+        ImageMlp("mnist-mlp", mnist_mlp.DATA, mnist_mlp.TRAINING, 0.0).run(Options(data=tmp_path))
