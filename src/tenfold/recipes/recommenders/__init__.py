@@ -3,9 +3,10 @@
 Recipes are ml100k and frappe (a factorisation machine, the ranks of its table found by training) and ml1m (the tables of a trained NCF-MLP
 made smaller without training). They are made of
 
-    models.py      factorisation machines and NCF's MLP, with tables that are dense, factorised, hashed, narrow or left out
-    experiment.py  a factorisation machine and its controls, all seeds
-    training.py    training of factorisation machines on feature rows, and of their ranks
-    tower_fit.py   smaller tables for a trained NCF-MLP
-    ranking.py     HR@k and NDCG@k of a ranking test, RMSE and AUC of ratings
+    models.py       factorisation machines and NCF's MLP, with tables that are dense, factorised, hashed, narrow or left out
+    experiment.py   a factorisation machine and its controls, all seeds
+    training.py     training of factorisation machines on feature rows, and of their ranks
+    tower_fit.py    smaller tables for a trained NCF-MLP, closest in their scores
+    ranking_fit.py  the same, closest in the order of each user's items
+    ranking.py      HR@k and NDCG@k of a ranking test, RMSE and AUC of ratings
 """

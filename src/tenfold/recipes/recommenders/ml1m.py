@@ -1,6 +1,7 @@
 """ml1m: the tables of a trained NCF-MLP on MovieLens-1M made smaller without training.
 
-Source: He et al. 2017, arXiv 1708.05031 (network and ranking test); the method is that of tower_fit.py.
+Source: He et al. 2017, arXiv 1708.05031 (network and ranking test); the methods are those of tower_fit.py and
+ranking_fit.py.
 Protocol: leave one out: the film that a user has rated last is ranked among 99 that the user has not rated; HR@10 and NDCG@10 with half of
 the equal scores above. No film of the test and no interaction is used to make the tables smaller, only the network's own scores.
 Command: tenfold train ml1m --data FOLDER --out ml1m
@@ -20,6 +21,7 @@ from tenfold.recipes.kept import kept_place, read_kept, write_kept
 from tenfold.recipes.options import Options, look
 from tenfold.recipes.recommenders.models import NcfMlp, read_ncf_mlp
 from tenfold.recipes.recommenders.ranking import RankingScores, ranking_scores
+from tenfold.recipes.recommenders.ranking_fit import in_order
 from tenfold.recipes.recommenders.tower_fit import Side, Tower, as_model, first_order, in_turns
 from tenfold.recipes.shown import Table, write_result
 from tenfold.solvers.table_metric import fit_table
@@ -29,7 +31,7 @@ WEIGHTS = ("weights/ml1m_ncf_mlp.safetensors", "ml1m_ncf_mlp.safetensors")
 TAKES = ("epochs",)
 RANKS = ((8, 8), (12, 12), (16, 16))
 SWEEPS = 8
-VERSION = 1
+VERSION = 2
 
 
 def run(options: Options) -> Table:
@@ -45,7 +47,7 @@ def run(options: Options) -> Table:
         numel = dense - removed.weight.numel()
         found.append({**control, "numel": numel, "ratio": dense / numel})
     for ranks in RANKS:
-        for way in ("closest tables", "closest vectors", "first order", f"in turns, {sweeps} sweeps"):
+        for way in ("closest tables", "closest vectors", "first order", f"in turns, {sweeps} sweeps", f"in order, {sweeps} sweeps"):
             key = {"version": VERSION, "way": way, "ranks": list(ranks), "seed": seed, "rows": len(candidates.users)}
             kept = kept_place(options.out, "ml1m", f"{way}-{ranks[0]}-{ranks[1]}", key)
             if (one := read_kept(kept, key)) is None:
@@ -65,13 +67,15 @@ def smaller(model: NcfMlp, ranks: tuple[int, int], way: str, *, sweeps: int, see
 
     Args:
         way: "closest tables" to the dense ones; "closest vectors": measured behind the first layer; "first order": in what scores lose;
-            any other: Gauss-Newton in turns from there.
+            "in turns..": Gauss-Newton in turns from there; "in order..": then for the order of each user's items.
     """
     if way == "closest tables" or way == "closest vectors":
         return as_model(model, _closest(model, ranks, is_behind=way == "closest vectors"))
     tower = first_order(model, ranks, seed=seed)
     if way != "first order":
         tower, _ = in_turns(model, tower, sweeps=sweeps, seed=seed)
+    if way.startswith("in order"):
+        tower, _ = in_order(model, tower, sweeps=sweeps, seed=seed)
     return as_model(model, tower)
 
 
@@ -124,7 +128,8 @@ def table(found: list[dict[str, Any]], n: int) -> Table:
     )
     ways = (
         "closest tables: singular value decomposition of each; closest vectors: of what the first layer makes of it; first order: each row "
-        "in the metric of what its error costs the scores; in turns: Gauss-Newton least squares on the network's own scores from there."
+        "in the metric of what its error costs the scores; in turns: Gauss-Newton least squares on the network's own scores from there; in "
+        "order: from there, Gauss-Newton on which items come before others in each user's list."
     )
     return Table("ml1m", ("tables", "HR@10", "", "NDCG@10", "", "values", "ratio"), rows, (counted, ways), {"runs": found})
 

@@ -53,7 +53,7 @@ def first_order(model: NcfMlp, ranks: tuple[int, int], *, seed: int = 0) -> Towe
     """The tables of these ranks that are closest to first order around the trained model."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        x, y = _vectors(model)
+        x, y = tower_vectors(model)
     fits = []
     for mine, others, rank in ((x, y, ranks[0]), (y, x, ranks[1])):
         metrics = _row_metrics(model, mine, others, generator)
@@ -72,7 +72,7 @@ def in_turns(
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        x, y = _vectors(model)
+        x, y = tower_vectors(model)
     errors = []
     for sweep in range(sweeps):
         damping = DAMPING * COOLING**sweep + LEAST_DAMPING
@@ -101,7 +101,7 @@ def as_model(model: NcfMlp, tower: Tower) -> NcfMlp:
     return small.train(model.training)
 
 
-def _vectors(model: NcfMlp) -> tuple[Tensor, Tensor]:
+def tower_vectors(model: NcfMlp) -> tuple[Tensor, Tensor]:
     """Vectors x (users, width) and y (items, width) of the trained network; y has the bias."""
     first = model.fc[0]
     assert isinstance(first, nn.Linear)
@@ -109,7 +109,7 @@ def _vectors(model: NcfMlp) -> tuple[Tensor, Tensor]:
     return model.user.weight @ of_user.mT, model.item.weight @ of_item.mT + first.bias
 
 
-def _scores(model: NcfMlp, hidden: Tensor) -> tuple[Tensor, Tensor]:
+def score_gradients(model: NcfMlp, hidden: Tensor) -> tuple[Tensor, Tensor]:
     """Scores (*) and their gradients (*, width)."""
     hidden = hidden.detach().requires_grad_()
     with torch.enable_grad():
@@ -132,7 +132,7 @@ def _row_metrics(model: NcfMlp, mine: Tensor, others: Tensor, generator: torch.G
     found = []
     for rows in mine.split(BLOCK):
         columns = others[_drawn(len(others), METRIC_COLUMNS, generator)]
-        scores, g = _scores(model, rows[:, None] + columns)
+        scores, g = score_gradients(model, rows[:, None] + columns)
         found.append((g * _weights(scores)[..., None]).mT @ g / len(columns))
     return torch.cat(found)
 
@@ -151,7 +151,7 @@ def _codes(
         columns = _drawn(len(others), n_columns, generator)
         with torch.no_grad():
             wanted = model.behind(teacher[:, None] + others[columns])
-        scores, g = _scores(model, (codes @ side.basis)[:, None] + fixed[columns])
+        scores, g = score_gradients(model, (codes @ side.basis)[:, None] + fixed[columns])
         jacobian, rest, w = g @ side.basis.mT, wanted - scores, _weights(wanted)
         weighted = jacobian * w[..., None]
         gram, right = weighted.mT @ jacobian, weighted.mT @ rest[..., None]
@@ -172,7 +172,7 @@ def _bases(model: NcfMlp, tower: Tower, x: Tensor, y: Tensor, n_columns: int, da
         with torch.no_grad():
             wanted = model.behind(x[part][:, None] + y[columns])
         a, c = tower.users.codes[part], tower.items.codes[columns]
-        scores, g = _scores(model, (a @ tower.users.basis)[:, None] + c @ tower.items.basis + tower.offset)
+        scores, g = score_gradients(model, (a @ tower.users.basis)[:, None] + c @ tower.items.basis + tower.offset)
         shape = (len(part), len(columns))
         features = torch.cat([a[:, None].expand(*shape, -1), c.expand(*shape, -1), a.new_ones(*shape, 1)], -1)
         jacobian = (features[..., None] * g[..., None, :]).reshape(-1, size)
