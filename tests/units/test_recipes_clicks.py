@@ -3,11 +3,15 @@
 import json
 import math
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from resumable_clicks import MODES, PLANTED, run
 from torch import nn
 
 import tenfold
@@ -19,8 +23,6 @@ from tenfold.recipes.clicks.sizes import dlrm_sizes
 from tenfold.recipes.clicks.training import ClickTraining, predict_scores, train_clicks
 
 DATA = Path(os.environ.get("TENFOLD_DATA", Path(__file__).parents[3] / "shared" / "data"))
-MODES = (5, 6, 7)
-PLANTED = PlantedClicks((210, 210, 5), {0: MODES, 1: MODES}, effect=1.5)
 TTM = Table(210, tenfold.TTM(rank=4), MODES, (2, 2, 2))
 
 
@@ -172,33 +174,25 @@ def test_the_prior_without_data_removes_the_tables_and_trains_nothing_else() -> 
         train_clicks(net, stream(), training, 640, has_prior=True)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("when", [3, 30, 38])
 def test_a_killed_run_goes_on_with_the_same_numbers(tmp_path: Path, when: int) -> None:
-    def train(path: Path | None, stop: int | None = None) -> tuple[DLRM, Any]:
-        net = model(TTM, Table(210), Table(5))
-
-        def watch(_: str, done: int, total: int) -> None:
-            if done == stop:
-                raise Killed
-
-        run = train_clicks(
-            net, stream(1280), ClickTraining(64, epochs=2), 1280, has_prior=True, checkpoint=path, save_every=1, progress=watch
-        )  # fmt: skip
-        return net, run
-
-    whole, run = train(None)
+    whole, first = run(None)
     path = tmp_path / "run.ckpt"
-    with pytest.raises(Killed):
-        train(path, when)
-    again, continued = train(path)
-    assert continued.losses == pytest.approx(run.losses, abs=1e-6)
-    assert continued.decision == run.decision
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    killed = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("resumable_clicks.py")), str(path), str(when)], env=environment, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert path.exists()
+    again, continued = run(path)
+    assert continued.losses == pytest.approx(first.losses, abs=1e-6)
+    assert continued.decision == first.decision
     torch.testing.assert_close(again.state_dict(), whole.state_dict(), rtol=1e-6, atol=1e-6)
     assert not path.exists()
+
+
+class Stopped(Exception):
+    pass
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
@@ -206,9 +200,9 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
 
     def watch(_: str, done: int, total: int) -> None:
         if done == 2:
-            raise Killed
+            raise Stopped
 
-    with pytest.raises(Killed):
+    with pytest.raises(Stopped):
         train_clicks(
             model(Table(210), Table(210), Table(5)), stream(), ClickTraining(64), 6400, checkpoint=path, save_every=1, progress=watch
         )
