@@ -1,7 +1,7 @@
 """Training of factorisation machines on feature rows, and of their ranks.
 
-Parts of the steps where ranks are found: no prior (a tenth), the prior grows (to four tenths), the learning rate decays to 1 % (to eight
-tenths), ranks are decided and factors made smaller, and the rest goes on at a tenth of the rate. The prior stays to the end: it is what
+Parts of the steps where ranks are found: no prior (a tenth), the prior grows (to four tenths), the learning rate decays to 1 % (to
+`decided`), ranks are decided and factors made smaller, and the rest goes on at a part of the rate. The prior stays to the end: it is what
 keeps a machine with few rows for each feature from learning them by heart. All other networks take as many steps, at a rate that decays
 from the first step to the last.
 """
@@ -22,8 +22,8 @@ from tenfold.bayes.report import Decision
 from tenfold.data.feature_rows import FeatureRows
 from tenfold.recipes.recommenders.models import FactorizationMachine
 
-START, FULL, DECIDED = 0.1, 0.4, 0.8
-LOWEST, AFTER = 0.01, 0.1
+START, FULL = 0.1, 0.4
+LOWEST = 0.01
 
 Task = Literal["ratings", "clicks"]
 
@@ -33,9 +33,12 @@ class FmTraining:
     """How a factorisation machine is trained, with Adam.
 
     penalty: times the squared entries of the rows that a batch looks up, added to its mean loss; the weight decay of recommendation.
+        Where ranks are found, after the decision only.
     temperature: of the weight temperature / rows of the prior, where ranks are to be found; None: the ranks stay.
     tolerance: of the rounding that decides ranks. The spread of a table plays no part in it: rows with few examples are uncertain, the
         slices that no row needs have gone to zero.
+    decided: part of the steps after which ranks are decided.
+    after: the highest rate from there on, relative to `lr`.
     is_null: the model sees no data; with a prior alone nothing must be left.
     """
 
@@ -45,16 +48,22 @@ class FmTraining:
     batch_size: int = 512
     temperature: float | None = None
     tolerance: float = 0.01
+    decided: float = 0.8
+    after: float = 0.1
     is_null: bool = False
 
     def rate(self, step: int, n_steps: int) -> float:
         """The part of the highest rate at a step."""
         if self.temperature is None:
             return _cosine(step / n_steps)
-        half, decided = FULL * n_steps, int(DECIDED * n_steps)
-        if step < half:
-            return 1.0
-        return _cosine((step - half + 1) / (decided - half)) if step < decided else AFTER * _cosine((step - decided) / (n_steps - decided))
+        half, decided = FULL * n_steps, self.decision(n_steps)
+        if step < decided:
+            return 1.0 if step < half else _cosine((step - half + 1) / (decided - half))
+        return self.after * _cosine((step - decided) / (n_steps - decided))
+
+    def decision(self, n_steps: int) -> int:
+        """The step before which ranks are decided."""
+        return int(self.decided * n_steps)
 
 
 @dataclass
@@ -94,7 +103,7 @@ def train_fm(
     step = 0
     for _ in range(training.epochs):
         for chosen in torch.randperm(len(rows), generator=generator).split(training.batch_size):
-            if posterior is not None and step == int(DECIDED * n_steps):
+            if posterior is not None and step == training.decision(n_steps):
                 run.decision = posterior.shrink(bayes.Rounding(training.tolerance, n_spreads=0.0))
                 run.report = str(posterior.report())
             for group in optimizer.param_groups:
@@ -102,7 +111,8 @@ def train_fm(
             if posterior is not None:
                 posterior.step()
             optimizer.zero_grad()
-            loss = _loss(model, rows.ids[chosen], rows.targets[chosen], training, task)
+            penalty = training.penalty if posterior is None or run.decision is not None else 0.0
+            loss = _loss(model, rows.ids[chosen], rows.targets[chosen], penalty, task, is_null=training.is_null)
             if posterior is not None:
                 loss = posterior.loss(loss)
             _check(loss, step)
@@ -128,13 +138,13 @@ def predictions(model: FactorizationMachine, rows: FeatureRows) -> Tensor:
     return found
 
 
-def _loss(model: FactorizationMachine, ids: Tensor, targets: Tensor, training: FmTraining, task: Task) -> Tensor:
-    if training.is_null:
+def _loss(model: FactorizationMachine, ids: Tensor, targets: Tensor, penalty: float, task: Task, *, is_null: bool) -> Tensor:
+    if is_null:
         return torch.zeros(())
     rows = model.rows(ids)
     output = model.combine(rows)
     loss = F.binary_cross_entropy_with_logits(output, targets) if task == "clicks" else F.mse_loss(output, targets) / 2
-    return loss + training.penalty * rows.square().sum((1, 2)).mean() if training.penalty else loss
+    return loss + penalty * rows.square().sum((1, 2)).mean() if penalty else loss
 
 
 def _check(loss: Tensor, step: int) -> None:
