@@ -1,4 +1,4 @@
-"""Stability: plain CP and the same factors after correction, fine-tuned alike, at several ranks and at two learning rates.
+"""Stability: plain CP and the same factors after correction, fine-tuned alike, at several ranks and learning rates.
 
 Both start from one fit: alternating least squares without a penalty. Every convolution larger than 1x1 but the first gets CP at the
 same fraction of its break-even rank; BatchNorm is corrected; then SGD with momentum on the labels, the same batches in the same
@@ -28,7 +28,7 @@ from tenfold.recipes.reproduction import Request, Table
 
 NETWORKS = ("resnet20", "resnet8")
 VARIANTS = ("CP", "CP-EPC")
-VERSION = 2  # of what a run is: kept runs of another version are not used
+VERSION = 3  # of what a run is: kept runs of another version are not used
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Effort:
     steps: int = 100
     batch_size: int = 32
     fractions: tuple[float, ...] = (0.25, 0.5, 0.75)
-    lrs: tuple[float, ...] = (1e-4, 1e-3)
+    lrs: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
     slack: float = 1.01
     corrections: int = 200
 
@@ -114,6 +114,7 @@ def _trained(start: Trial, model: nn.Module, case: Case, effort: Effort) -> Tria
             optimizer=functools.partial(torch.optim.SGD, momentum=0.9),
             lr=start.lr,
             clip_norm=None,
+            channels_last=True,
             seed=start.seed,
         )
     except RuntimeError as error:
