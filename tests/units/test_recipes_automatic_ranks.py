@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from tenfold.bayes.found import factorized_weights
 from tenfold.formats import CP, TTM
 from tenfold.nn import Linear
-from tenfold.recipes.automatic_ranks import LAST, Training, cosine, fix_ranks, search_rate, train_automatic, train_null, train_plain
+from tenfold.recipes.automatic_ranks import LAST, Training, adam, cosine, fix_ranks, search_rate, train_automatic, train_null, train_plain
 
 TRAINING = Training(epochs=40, batch_size=64, lr=3e-2, dense_lr=1e-2, temperature=10.0, tolerance=0.05)
 
@@ -100,3 +100,24 @@ def test_schedules() -> None:
     assert rates[4] == 1.0 and max(rates) == 1.0 and rates[0] == 0.2 and rates[-1] < 1e-3
     assert all(a >= b for a, b in itertools.pairwise(rates[4:]))
     assert search_rate(99, 100) == LAST < 0.05
+
+
+def test_mixed_precision_is_for_products_alone() -> None:
+    seen = []
+    task, model = Regression(), nn.Sequential(nn.Linear(16, 16), nn.Identity())
+    model[1].register_forward_hook(lambda module, arguments, output: seen.append(output.dtype))
+    short = Training(epochs=1, batch_size=64, lr=1e-2, dense_lr=1e-2, temperature=1.0, precision="bfloat16")
+    train_plain(model, task, short, 1e-2, seed=0)
+    assert set(seen) == {torch.bfloat16}
+    assert {one.dtype for one in model.parameters()} == {torch.float32}
+
+
+def test_weights_decay_and_vectors_do_not() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = adam(model, 0.1, weight_decay=0.5)
+    start = {name: one.detach().clone() for name, one in model.named_parameters()}
+    for one in model.parameters():
+        one.grad = torch.zeros_like(one)
+    optimizer.step()
+    assert_close(model.weight.detach(), 0.95 * start["weight"])
+    assert_close(model.bias.detach(), start["bias"], rtol=0, atol=0)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from tenfold.bayes import Posterior, Rounding, Stability, attach
 from tenfold.bayes.report import Decision, RankReport
@@ -50,7 +50,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Training:
-    """How the networks of a recipe are trained: Adam, a warm-up and a cosine, gradients clipped at norm 1.
+    """How the networks of a recipe are trained: AdamW, a warm-up and a cosine, gradients clipped at norm 1.
 
     lr, dense_lr: the highest learning rate of the factorised networks, and of the dense one.
     temperature: T of the prior's weight T / N.
@@ -58,6 +58,8 @@ class Training:
     kind: of the posterior.
     quiet, full: parts of the search: until the prior begins, and until it has its full weight.
     tuning: the part of all steps after the decision; tuning_lr: its highest learning rate relative to `lr`.
+    weight_decay: of AdamW, for parameters with two axes or more; not during the search, where the prior takes its place.
+    precision: float32, or bfloat16: the forward and backward steps in mixed precision; values, optimiser and tests stay in float32.
     """
 
     epochs: int
@@ -71,6 +73,8 @@ class Training:
     full: float = 0.4
     tuning: float = 0.3
     tuning_lr: float = 0.5
+    weight_decay: float = 0.0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class _Loop:
     progress: Progress
     label: str
     total: int
+    precision: str = "float32"
     done: int = 0
     batches: Iterator[tuple[Any, Tensor]] = field(default_factory=lambda: iter(()))
 
@@ -122,7 +127,9 @@ class _Loop:
             if posterior is not None:
                 posterior.step()
             inputs, targets = self.batch()
-            loss = self.task.loss(self.model(inputs), targets)
+            with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                output = self.model(inputs)
+            loss = self.task.loss(output.float(), targets)
             if posterior is not None:
                 loss = posterior.loss(loss)
             optimizer.zero_grad(set_to_none=True)
@@ -137,8 +144,8 @@ def train_plain(
     """Trains a model with the ranks that it has, or a dense one, in place."""
     total = training.epochs * task.n_steps
     with _seeded(seed):
-        loop = _Loop(model, task, seed, progress, label, total)
-        loop.run(adam(model, lr), lambda step: lr * cosine(step, total), total)
+        loop = _Loop(model, task, seed, progress, label, total, training.precision)
+        loop.run(adam(model, lr, training.weight_decay), lambda step: lr * cosine(step, total), total)
 
 
 def train_automatic(
@@ -162,7 +169,7 @@ def train_automatic(
     with _seeded(seed):
         posterior, optimizer = _attached(model, task.n_examples, training, n_search, seed)
         stability = Stability(posterior, rule)
-        loop = _Loop(model, task, seed, progress, label, total)
+        loop = _Loop(model, task, seed, progress, label, total, training.precision)
         n_last = max(1, round(0.05 * n_search))  # the rate is below 2 % of its peak in the last twentieth
         first = max(0, n_search - (stability.evaluations - 1) * n_last)
         for start, end in _spans(first, n_search, stability.evaluations - 1):
@@ -171,7 +178,8 @@ def train_automatic(
         report, decision = posterior.report(), posterior.shrink(rule)
         posterior.finish()
         tuning_lr = training.lr * training.tuning_lr
-        loop.run(adam(model, tuning_lr), lambda step: tuning_lr * cosine(step, total - n_search), total - n_search)
+        optimizer = adam(model, tuning_lr, training.weight_decay)
+        loop.run(optimizer, lambda step: tuning_lr * cosine(step, total - n_search), total - n_search)
     return Found(decision, report, stability.is_stable, total)
 
 
@@ -214,10 +222,14 @@ def fix_ranks(weights: Mapping[str, FactorizedWeight], ranks: Mapping[str, Mappi
         resize(weights[name], sizes)
 
 
-def adam(model: nn.Module, lr: float) -> Adam:
-    """Adam, all parameters of a model at once where the machine can: factors are many and small."""
+def adam(model: nn.Module, lr: float, weight_decay: float = 0.0) -> AdamW:
+    """AdamW, all parameters of a model at once where the machine can: factors are many and small. Vectors do not decay."""
     parameters = list(model.parameters())
-    return Adam(parameters, lr=lr, fused=parameters[0].device.type in ("cpu", "cuda"))
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW([one for one in groups if one["params"]], lr=lr, fused=parameters[0].device.type in ("cpu", "cuda"))
 
 
 def cosine(step: int, n_steps: int) -> float:

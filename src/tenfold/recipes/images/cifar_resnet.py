@@ -4,10 +4,11 @@ Source: ResNet-20 with parameter-free shortcuts of He et al. 2015, arXiv 1512.03
 arXiv 2010.08689 on CIFAR-10 is known to us.
 Protocol: "test" trains on all 50,000 training images, shifted by up to four pixels and mirrored, and tests on the test file; "validation"
 (for choices) keeps 5,000 training images for testing. All convolutions but the first are factorised. Dense and factorised networks alike:
-Adam, a warm-up and a cosine, the same steps. Controls as in `mnist-mlp`. Data are packed JPEG files (quality 75), on which accuracies are
-lower than on lossless images. An epoch is about 12 TFLOP: several minutes on a CPU core, so --epochs is the budget to choose.
-Command: tenfold train cifar-resnet --data cifar10 --epochs 60 --out cifar
-Expected: not confirmed.
+AdamW, a warm-up and a cosine, the same steps, bfloat16 products. Controls as in `mnist-mlp`. Data are packed JPEG files (quality 75), on
+which accuracies are lower than on lossless images. An epoch is about 12 TFLOP: one to three minutes on a CPU core with bfloat16.
+Command: tenfold train cifar-resnet --data cifar10 --out cifar
+Expected (measured, one seed): dense 83.7 %, Tucker with 15.4 times fewer weights 72.5 %: too few ranks are left, see
+docs/automatic_ranks.md.
 """
 
 import dataclasses
@@ -31,9 +32,9 @@ from tenfold.recipes.shown import Table, write_result
 
 DATA = ("cifar10/train_jpg.npz", "train_jpg.npz")
 TEST = ("test_jpg.npz", "test_jpg_even.npz")
-TAKES = ("formats", "has_dense_twin", "epochs", "batch_size", "lr", "dense_lr", "temperature", "protocol")
-FORMATS = ("tucker:rank=0.75",)
-TRAINING = Training(epochs=60, batch_size=128, lr=3e-3, dense_lr=3e-3, temperature=3.0)
+TAKES = ("formats", "has_dense_twin", "epochs", "batch_size", "lr", "dense_lr", "temperature", "precision", "protocol")
+FORMATS = ("tucker:rank=0.6",)
+TRAINING = Training(epochs=12, batch_size=128, lr=1e-2, dense_lr=1e-2, temperature=0.01, weight_decay=0.1, precision="bfloat16")
 WIDTHS, N_BLOCKS = (16, 32, 64), 3
 
 
@@ -94,10 +95,11 @@ class ResNet(nn.Module):
                 n_in = width
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Linear(WIDTHS[-1], n_classes)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, classes) from (batch, 3, height, width)."""
-        x = self.blocks(F.relu(self.norm(self.first(x))))
+        x = self.blocks(F.relu(self.norm(self.first(x.contiguous(memory_format=torch.channels_last)))))
         return self.head(x.mean((2, 3)))
 
 

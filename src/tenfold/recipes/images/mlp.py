@@ -38,12 +38,12 @@ class Start:
 
 
 FORMATS = {  # modes of image rows and columns where the format splits so
-    "ttm": Start("ttm:rank=10,in=4x7x4x7,out=4x4x8x4", "ttm:rank=6,in=16x32,out=5x2"),
-    "cp": Start("cp:rank=50,in=28x28,out=16x32", "cp:rank=16,in=16x32,out=10", 3e-2, 0.5),
-    "kcp": Start("kcp:rank=4,in=28x28,out=16x32", "kcp:rank=6,in=16x32,out=5x2", 2e-2, 8.0),
-    "tt": Start("tt:rank=10x14x10,in=28x28,out=16x32", "tt:rank=10x10,in=16x32,out=10", 2e-2),
-    "tucker": Start("tucker:rank=8x8x10x10,in=28x28,out=16x32", "tucker:rank=8x8x8,in=16x32,out=10", 2e-2),
-    "tr": Start("tr:rank=6,in=28x28,out=16x32", "tr:rank=5,in=16x32,out=10", 2e-2),
+    "kcp": Start("kcp:rank=3,in=28x28,out=16x32", "kcp:rank=8,in=16x32,out=5x2", heat=1.8),
+    "cp": Start("cp:rank=50,in=28x28,out=16x32", "cp:rank=16,in=16x32,out=10", heat=0.55),
+    "ttm": Start("ttm:rank=10,in=4x7x4x7,out=4x4x8x4", "ttm:rank=6,in=16x32,out=5x2", 4e-2, 0.75),
+    "tucker": Start("tucker:rank=9x9x8x8,in=28x28,out=16x32", "tucker:rank=8x8x8,in=16x32,out=10", heat=0.5),
+    "tr": Start("tr:rank=6,in=28x28,out=16x32", "tr:rank=5,in=16x32,out=10", heat=0.5),
+    "tt": Start("tt:rank=10x14x10,in=28x28,out=16x32", "tt:rank=10x10,in=16x32,out=10", heat=0.5),
 }
 
 
@@ -149,7 +149,9 @@ def parts(train: Images, test: Images, protocol: str) -> tuple[Images, Images]:
 
 def chosen(training: Training, options: Options) -> Training:
     """A recipe's training with the choices of a user."""
-    given: dict[str, Any] = {name: getattr(options, name) for name in ("epochs", "batch_size", "lr", "dense_lr", "temperature")}
+    given: dict[str, Any] = {
+        name: getattr(options, name) for name in ("epochs", "batch_size", "lr", "dense_lr", "temperature", "precision")
+    }
     return dataclasses.replace(training, **{name: value for name, value in given.items() if value is not None})
 
 
