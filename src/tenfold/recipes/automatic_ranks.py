@@ -6,6 +6,7 @@ whether the ranks have stopped changing is looked at several times before. Tunin
 without a search (dense ones, fixed ranks) get as many steps on one cosine.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from torch.optim import AdamW, Optimizer
 from tenfold.bayes import Posterior, Rounding, Stability, attach
 from tenfold.bayes.report import Decision, RankReport
 from tenfold.bayes.surgery import resize
+from tenfold.optimizer import make_optimizer
 from tenfold.progress import Progress, silent
 from tenfold.weight import FactorizedWeight
 
@@ -222,14 +224,10 @@ def fix_ranks(weights: Mapping[str, FactorizedWeight], ranks: Mapping[str, Mappi
         resize(weights[name], sizes)
 
 
-def adam(model: nn.Module, lr: float, weight_decay: float = 0.0) -> AdamW:
+def adam(model: nn.Module, lr: float, weight_decay: float = 0.0) -> Optimizer:
     """AdamW, all parameters of a model at once where the machine can: factors are many and small. Vectors do not decay."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return AdamW([one for one in groups if one["params"]], lr=lr, fused=parameters[0].device.type in ("cpu", "cuda"))
+    is_fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    return make_optimizer(model, functools.partial(AdamW, fused=is_fused), lr, weight_decay)
 
 
 def cosine(step: int, n_steps: int) -> float:
