@@ -10,6 +10,8 @@ Expected (measured): HR@10 0.669 and NDCG@10 0.390 dense, on the users with even
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +49,12 @@ def run(options: Options) -> Table:
         numel = dense - removed.weight.numel()
         found.append({**control, "numel": numel, "ratio": dense / numel})
     for ranks in RANKS:
-        for way in ("closest tables", "closest vectors", "first order", f"in turns, {sweeps} sweeps", f"in order, {sweeps} sweeps"):
+        for way, tower in towers(model, ranks, sweeps=sweeps, seed=seed).items():
             key = {"version": VERSION, "way": way, "ranks": list(ranks), "seed": seed, "rows": len(candidates.users)}
             kept = kept_place(options.out, "ml1m", f"{way}-{ranks[0]}-{ranks[1]}", key)
             if (one := read_kept(kept, key)) is None:
                 options.progress(f"ml1m {way}, ranks {ranks[0]} and {ranks[1]}", 0, 1)
-                small = smaller(model, ranks, way, sweeps=sweeps, seed=seed)
+                small = as_model(model, tower())
                 one = _found(f"{way}, {ranks[0]} and {ranks[1]}", small, scores_of(small, candidates), dense)
                 write_kept(kept, key, one)
                 options.progress(f"ml1m {way}, ranks {ranks[0]} and {ranks[1]}", 1, 1)
@@ -62,21 +64,21 @@ def run(options: Options) -> Table:
     return result
 
 
-def smaller(model: NcfMlp, ranks: tuple[int, int], way: str, *, sweeps: int, seed: int) -> NcfMlp:
-    """The network with tables of these widths.
+def towers(model: NcfMlp, ranks: tuple[int, int], *, sweeps: int, seed: int) -> dict[str, Callable[[], Tower]]:
+    """The ways to tables of these widths, each computed when it is called; what a way starts from is computed once.
 
-    Args:
-        way: "closest tables" to the dense ones; "closest vectors": measured behind the first layer; "first order": in what scores lose;
-            "in turns..": Gauss-Newton in turns from there; "in order..": then for the order of each user's items.
+    "closest tables" to the dense ones; "closest vectors": measured behind the first layer; "first order": in what scores lose; "in turns":
+    Gauss-Newton in turns from there; "in order": then for the order of each user's items.
     """
-    if way == "closest tables" or way == "closest vectors":
-        return as_model(model, _closest(model, ranks, is_behind=way == "closest vectors"))
-    tower = first_order(model, ranks, seed=seed)
-    if way != "first order":
-        tower, _ = in_turns(model, tower, sweeps=sweeps, seed=seed)
-    if way.startswith("in order"):
-        tower, _ = in_order(model, tower, sweeps=sweeps, seed=seed)
-    return as_model(model, tower)
+    first = functools.cache(lambda: first_order(model, ranks, seed=seed))
+    turns = functools.cache(lambda: in_turns(model, first(), sweeps=sweeps, seed=seed)[0])
+    return {
+        "closest tables": lambda: _closest(model, ranks, is_behind=False),
+        "closest vectors": lambda: _closest(model, ranks, is_behind=True),
+        "first order": first,
+        f"in turns, {sweeps} sweeps": turns,
+        f"in order, {sweeps} sweeps": lambda: in_order(model, turns(), sweeps=sweeps, seed=seed)[0],
+    }
 
 
 def scores_of(model: NcfMlp, candidates: Candidates) -> RankingScores:
