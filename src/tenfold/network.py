@@ -137,6 +137,25 @@ class Network:
         resized = tuple((name, int(sizes.get(name, size))) for name, size in self.index_sizes)
         return Network(self.factors, self.modes, resized, self.term_lengths)
 
+    @cached_property
+    def shared_modes(self) -> tuple[str, ...]:
+        """The modes that all factors carry, such as the groups of a convolution; none where there is one factor."""
+        return tuple(mode for mode in self.modes if len(self.carriers(mode)) == len(self.factors) > 1)
+
+    @cached_property
+    def is_tree(self) -> bool:
+        """Whether cutting any rank splits the network in two, shared modes being held fixed. Ranks of size 1 join nothing."""
+        edges = [tuple(k for k, _ in self.carriers(rank)) for rank, size in self.ranks.items() if size > 1]
+        alone = [mode for mode in self.modes if mode not in self.shared_modes]
+        if any(len(edge) != 2 for edge in edges) or any(len(self.carriers(mode)) > 1 for mode in alone):
+            return False
+        group = list(range(len(self.factors)))
+        for left, right in edges:
+            if group[left] == group[right]:
+                return False
+            group = [group[left] if one == group[right] else one for one in group]
+        return True
+
     def components(self, without: str) -> list[set[int]]:
         """The factors that stay connected through rank indices when one index is cut, as sets of factor numbers."""
         rest = set(range(len(self.factors)))
@@ -162,8 +181,7 @@ class Network:
         """
         if self.term_lengths:
             return next(term.useful_rank(rank) for term in self.terms if rank in term.ranks)
-        shared = {mode for mode in self.modes if len(self.carriers(mode)) == len(self.factors)}
-        size = {mode: self.sizes[mode] for mode in self.modes if mode not in shared}
+        size = {mode: self.sizes[mode] for mode in self.modes if mode not in self.shared_modes}
         carriers = {k for k, _ in self.carriers(rank)}
         sides = [group for group in self.components(rank) if group & carriers]
         own = []

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from tenfold.bayes.components import slice_gram
 from tenfold.bayes.moments import relative_spread
 from tenfold.bayes.refit import refit, relative_change, squared_norm
-from tenfold.bayes.rounding import is_tree, round_tree, spectra
+from tenfold.bayes.rounding import round_tree, spectra
 from tenfold.bayes.shrink import Candidate, Rounding, Selection
 from tenfold.bayes.weighting import mode_roots
 from tenfold.fold import Fold, make_fold
@@ -63,9 +63,9 @@ def test_blocks_and_their_ranks_are_found() -> None:
 
 
 def test_trees() -> None:
-    assert all(is_tree(kind(rank=rank).network(fold)) for kind, fold, rank, _ in TREES)
-    assert not any(is_tree(kind(rank=rank).network(fold)) for kind, fold, rank, _ in OTHERS)
-    assert is_tree(TR(rank=(1, 2, 2, 2)).network(PAIRS))  # a rank of size 1 joins nothing
+    assert all(kind(rank=rank).network(fold).is_tree for kind, fold, rank, _ in TREES)
+    assert not any(kind(rank=rank).network(fold).is_tree for kind, fold, rank, _ in OTHERS)
+    assert TR(rank=(1, 2, 2, 2)).network(PAIRS).is_tree  # a rank of size 1 joins nothing
 
 
 @pytest.mark.parametrize(("kind", "fold", "rank", "large"), TREES)

@@ -1,6 +1,7 @@
 """Start values: what `dense()` is like after each of them."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -50,9 +51,52 @@ def test_groups_are_orthogonal_each() -> None:
         assert_close(group @ group.T, torch.eye(8, dtype=torch.float64))
 
 
-def test_networks_that_are_no_kronecker_products_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"an orthogonal start is asked for 'o1 r1, r1 o2 r2.*choose KCP or KT, or the normal start"):
-        tenfold.init.orthogonal_(weight_of(tenfold.TT(rank=2)))
+TREES = [tenfold.SVD(rank=7), tenfold.Tucker(rank=5), tenfold.TT(rank=3), tenfold.TTM(rank=6), tenfold.HT(rank=3), tenfold.TTM(rank=1)]
+
+
+@pytest.mark.parametrize("format", TREES, ids=repr)
+def test_a_tree_has_the_root_mean_square_asked_for(format: tenfold.Format) -> None:
+    """Within 3 % over 300 starts."""
+    weight = weight_of(format)
+    generator = torch.Generator().manual_seed(0)
+    squares = [tenfold.init.orthogonal_(weight, 0.3, generator=generator).dense().detach().square().mean() for _ in range(300)]
+    assert float(torch.stack(squares).mean().sqrt()) == pytest.approx(0.3, rel=0.03)
+
+
+def test_the_bases_of_tucker_are_orthonormal_in_every_group() -> None:
+    layer = tenfold.nn.Conv2d(16, 24, 3, groups=2, format=tenfold.Tucker(rank=(7, 5)), dtype=torch.float64)
+    weight = tenfold.init.orthogonal_(layer.factorized)
+    bases = [(f, i) for f, i in zip(weight.factors, weight.network.factors, strict=True) if len(i) == 3]
+    assert len(bases) == 2
+    for factor, indices in bases:
+        rank = next(i for i in indices if i in weight.network.ranks)
+        for group in factor.detach().movedim(indices.index("g"), 0):
+            matrix = group if [i for i in indices if i != "g"].index(rank) == 1 else group.T
+            assert_close(matrix.T @ matrix, torch.eye(matrix.shape[1], dtype=torch.float64))
+
+
+def test_the_smaller_factor_of_svd_is_orthonormal() -> None:
+    weight = tenfold.init.orthogonal_(weight_of(tenfold.SVD(rank=5), 24, 36, (24,), (36,)))
+    basis = weight.factors[0].detach()
+    assert_close(basis.T @ basis, torch.eye(5, dtype=torch.float64))
+
+
+def test_full_ranks_start_as_spread_as_a_dense_weight() -> None:
+    """The condition number of a square normal matrix of size 24 is about 60 at its median; that of normal Tucker factors is not."""
+    weight, generator = weight_of(tenfold.Tucker(rank=24), out_modes=(24,), in_modes=(24,)), torch.Generator().manual_seed(0)
+
+    def median(start: Callable[..., FactorizedWeight]) -> float:
+        conditions = [torch.linalg.cond(start(weight, 1.0, generator=generator).dense().detach()) for _ in range(51)]
+        return float(torch.stack(conditions).median())
+
+    assert median(tenfold.init.orthogonal_) < 150 < 1000 < median(tenfold.init.normal_)
+
+
+def test_networks_with_loops_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"an orthogonal start is asked for 'r1 .*needs a tree network.*choose one of these formats, or the"
+    ):
+        tenfold.init.orthogonal_(weight_of(tenfold.TR(rank=2)))
 
 
 @pytest.mark.parametrize("format", [tenfold.KCP(rank=3), tenfold.CP(rank=3), tenfold.TTM(rank=2), tenfold.KT(rank=2)], ids=repr)

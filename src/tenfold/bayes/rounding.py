@@ -11,7 +11,6 @@ edges in place of new cores, so that what belongs to the factors can follow.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -20,24 +19,6 @@ from tenfold.bayes.reduction import AxisMap
 from tenfold.network import Network
 
 NOISE = 1e-13  # singular values below this part of the largest are rounding
-
-
-@lru_cache(maxsize=1024)
-def is_tree(network: Network) -> bool:
-    """Whether cutting any rank splits the network in two, modes that all factors carry being held fixed.
-
-    Ranks of size 1 join nothing.
-    """
-    edges = [tuple(k for k, _ in network.carriers(rank)) for rank, size in network.ranks.items() if size > 1]
-    shared = _batch_modes(network)
-    if any(len(edge) != 2 for edge in edges) or any(len(network.carriers(m)) > 1 for m in network.modes if m not in shared):
-        return False
-    group = list(range(len(network.factors)))
-    for left, right in edges:
-        if group[left] == group[right]:
-            return False
-        group = [group[left] if one == group[right] else one for one in group]
-    return True
 
 
 def round_tree(
@@ -81,15 +62,11 @@ def spectra(network: Network, factors: Sequence[Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _batch_modes(network: Network) -> tuple[str, ...]:
-    return tuple(mode for mode in network.modes if len(network.carriers(mode)) == len(network.factors) > 1)
-
-
 class _Tree:
     """The factors as (batch, *other indices), and the triangle of each side of each edge."""
 
     def __init__(self, network: Network, factors: Sequence[Tensor], roots: Mapping[str, Tensor]) -> None:
-        self.network, self.batch = network, _batch_modes(network)
+        self.network, self.batch = network, network.shared_modes
         self.sizes = [network.sizes[mode] for mode in self.batch]
         self.tensors: list[Tensor] = []
         self.indices: list[list[str]] = []

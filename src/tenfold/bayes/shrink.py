@@ -12,7 +12,7 @@ from tenfold.bayes.components import reduce_components
 from tenfold.bayes.moments import relative_spread
 from tenfold.bayes.reduction import AxisMap, Reduction, kept_slices, removal
 from tenfold.bayes.refit import relative_change, squared_norm
-from tenfold.bayes.rounding import is_tree, round_tree
+from tenfold.bayes.rounding import round_tree
 from tenfold.bayes.weighting import mode_roots
 from tenfold.fold import Fold
 from tenfold.network import Network
@@ -110,7 +110,7 @@ class Rounding(Rule):
         """The reduction of one term, to at most `tolerance` relative to itself."""
         if tolerance >= 1:
             return removal(term, factors)
-        if is_tree(term):
+        if term.is_tree:
             sizes, maps, _ = round_tree(term, factors, tolerance, roots)
             made = Reduction(sizes, (), maps)
             return Reduction(sizes, [made.values(number, one) for number, one in enumerate(factors)], maps)
