@@ -1,9 +1,15 @@
-"""Automatic ranks: a training that finds planted ranks, its controls, its schedule, and what is refused."""
+"""Automatic ranks: a training that finds planted ranks, its controls, its schedule, how it goes on when killed, and what is refused."""
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import resumable_ranks
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,8 +88,8 @@ def test_the_same_seed_gives_the_same_network() -> None:
 
 @pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
 def test_without_data_nothing_is_left() -> None:
-    decision = train_null(student(), 512, TRAINING, 320, seed=0)
-    assert decision.removed == ("0",) and decision.ranks == {"0": {"r1": 0}}
+    found = train_null(student(), 512, TRAINING, 320, seed=0)
+    assert found.removed == ("0",) and found.ranks == {"0": {"r1": 0}} and found.n_steps == 320
 
 
 def test_ranks_are_fixed_before_a_training_from_scratch() -> None:
@@ -121,3 +127,85 @@ def test_weights_decay_and_vectors_do_not() -> None:
     optimizer.step()
     assert_close(model.weight.detach(), 0.95 * start["weight"])
     assert_close(model.bias.detach(), start["bias"], rtol=0, atol=0)
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+
+def check_same(one: tuple[nn.Module, object], other: tuple[nn.Module, object]) -> None:
+    """The same outcome, bits and layouts in memory."""
+    assert one[1] == other[1]
+    assert_close(one[0].state_dict(), other[0].state_dict(), rtol=0, atol=0)
+    assert [p.stride() for p in one[0].parameters()] == [p.stride() for p in other[0].parameters()]
+
+
+@pytest.mark.parametrize("when", [resumable_ranks.DECIDED - 1, resumable_ranks.DECIDED + 4])
+def test_a_killed_training_goes_on_with_the_same_bits(tmp_path: Path, when: int) -> None:
+    """Killed between two looks at the decision, and in the tuning."""
+    path = tmp_path / "run.ckpt"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, str(Path(resumable_ranks.__file__)), "automatic", str(path), str(when)]
+    killed = subprocess.run(command, env=environment, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    check_same(resumable_ranks.run("automatic", path), resumable_ranks.run("automatic", None))
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(when: int, way: str, path: Path, save_every: int) -> None:
+    def watch(done: int) -> None:
+        if done == when:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        resumable_ranks.run(way, path, watch, save_every)
+
+
+@pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
+@pytest.mark.parametrize(
+    ("way", "when", "save_every"),
+    [
+        ("automatic", 13, 5),  # in an epoch
+        ("automatic", resumable_ranks.DECIDED, 1),
+        ("automatic", resumable_ranks.DECIDED + 1, 1),
+        ("automatic", resumable_ranks.N_STEPS, 7),  # what is done with the model afterwards may be killed as well
+        ("plain", 13, 5),
+        ("null", resumable_ranks.N_STEPS, 7),
+    ],
+)
+def test_a_training_stopped_anywhere_goes_on(tmp_path: Path, way: str, when: int, save_every: int) -> None:
+    path, steps = tmp_path / "made" / "run.ckpt", []
+    stop_at(when, way, path, save_every)
+    again = resumable_ranks.run(way, path, steps.append, save_every)
+    saved = when if when == resumable_ranks.N_STEPS else when - when % save_every
+    assert steps == list(range(saved + 1, resumable_ranks.N_STEPS + 1))
+    check_same(again, resumable_ranks.run(way, None))
+
+
+def test_a_training_stopped_twice_counts_its_seconds(tmp_path: Path) -> None:
+    path, seconds = tmp_path / "run.ckpt", []
+    for when in (5, 9):
+        stop_at(when, "plain", path, 1)
+        seconds.append(torch.load(path, weights_only=True)["seconds"])
+    assert 0 < seconds[0] < seconds[1]
+
+
+def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
+    path, task, short = tmp_path / "run.ckpt", Regression(), Training(epochs=1, batch_size=64, lr=1e-2, dense_lr=1e-2, temperature=1.0)
+    train_automatic(student(3), task, short, seed=4, checkpoint=path)
+    with pytest.raises(
+        ValueError, match=r"run\.ckpt is of a run with seed = 4, but this one has 5; to go on all settings must be the same"
+    ):
+        train_automatic(student(3), task, short, seed=5, checkpoint=path)
+    with pytest.raises(ValueError, match=r"run\.ckpt is of a run with values = 112, but this one has 144; to go on all settings must be"):
+        train_automatic(student(4), task, short, seed=4, checkpoint=path)
+    with pytest.raises(ValueError, match=r"run\.ckpt is of a run with n_search = 6, but this one has 0; to go on all settings must be"):
+        train_plain(student(3), task, short, 1e-2, seed=4, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"the checkpoint .*run\.ckpt cannot be read \(.*\); a whole file is needed: delete it"):
+        train_automatic(student(3), task, short, seed=4, checkpoint=path)
+    torch.save({"version": "other"}, path)
+    with pytest.raises(ValueError, match=r"run\.ckpt is not a tenfold run checkpoint 1; a file that such a run has written is needed"):
+        train_plain(student(3), task, short, 1e-2, seed=4, checkpoint=path)

@@ -214,7 +214,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the checkpoint .*run\.ckpt cannot be read \(.*\); a whole file is needed: delete it"):
         train_clicks(model(Table(210), Table(210), Table(5)), stream(), ClickTraining(64), 6400, checkpoint=path)
     torch.save({"version": "other"}, path)
-    with pytest.raises(ValueError, match=r"run\.ckpt is not a tenfold click checkpoint 1; a file that such a run has written is needed"):
+    with pytest.raises(ValueError, match=r"run\.ckpt is not a tenfold run checkpoint 1; a file that such a run has written is needed"):
         train_clicks(model(Table(210), Table(210), Table(5)), stream(), ClickTraining(64), 6400, checkpoint=path)
 
 

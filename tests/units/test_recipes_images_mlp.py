@@ -50,6 +50,34 @@ def test_a_recipe_has_its_controls_and_keeps_its_runs(tmp_path: Path) -> None:
     assert str(again).startswith("## mnist-mlp")
 
 
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
+def test_a_recipe_that_is_stopped_goes_on_and_leaves_no_checkpoint(tmp_path: Path) -> None:
+    """Stopped when the ranks are found, before the test: no step is repeated, and the numbers are the same."""
+
+    def stop(label: str, done: int, total: int) -> None:
+        if AUTOMATIC in label and done == total:
+            raise Stopped
+
+    seen: list[str] = []
+    whole = Options(data=write_images(tmp_path), formats=("cp:rank=4",), seeds=(3,), epochs=2, batch_size=40, out=tmp_path / "whole")
+    killed = dataclasses.replace(whole, out=tmp_path / "killed")
+    with pytest.raises(Stopped):
+        run_recipe("mnist-mlp", dataclasses.replace(killed, progress=stop))
+    (checkpoint,) = (tmp_path / "killed" / "runs").glob("*.ckpt")
+    assert checkpoint.name.startswith("mnist-mlp-cp-rank-4-automatic-seed3-")
+    again, first = (
+        run_recipe("mnist-mlp", options).data()["runs"]
+        for options in (dataclasses.replace(killed, progress=lambda label, *_: seen.append(label)), whole)
+    )
+    assert seen and not any(AUTOMATIC in label for label in seen)
+    assert [{**run, "seconds": 0} for run in again] == [{**run, "seconds": 0} for run in first]
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_start_ranks_are_what_the_modes_say() -> None:
     """Every format of the recipe builds, and has fewer weights than dense."""
     for format in FORMATS:

@@ -8,46 +8,25 @@ without a search (dense ones, fixed ranks) get as many steps on one cosine.
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from tenfold.bayes import Posterior, Rounding, Stability, attach
-from tenfold.bayes.report import Decision, RankReport
+from tenfold.bayes import Rounding, attach
+from tenfold.bayes.report import Decision
 from tenfold.bayes.surgery import resize
 from tenfold.optimizer import make_optimizer
 from tenfold.progress import Progress, silent
+from tenfold.recipes.rank_steps import Search, Steps, Task
+from tenfold.recipes.run_checkpoint import run_settings
 from tenfold.weight import FactorizedWeight
 
 WARMUP = 0.05  # of all steps: until the highest learning rate
 LAST = 0.005  # of the highest learning rate, at the end of the search: well below what a decision needs
-CLIP_NORM = 1.0
-
-
-class Task(Protocol):
-    """What is learned."""
-
-    @property
-    def n_examples(self) -> int:
-        """N of the prior's weight T / N."""
-        ...
-
-    @property
-    def n_steps(self) -> int:
-        """Steps in an epoch."""
-        ...
-
-    def batches(self, seed: int, epoch: int) -> Iterator[tuple[Any, Tensor]]:
-        """The batches of an epoch: `n_steps` pairs of (input, target)."""
-        ...
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The mean loss of an example."""
-        ...
+SAVE_EVERY = 200  # steps between two checkpoints
 
 
 @dataclass(frozen=True)
@@ -62,6 +41,7 @@ class Training:
     tuning: the part of all steps after the decision; tuning_lr: its highest learning rate relative to `lr`.
     weight_decay: of AdamW, for parameters with two axes or more; not during the search, where the prior takes its place.
     precision: float32, or bfloat16: the forward and backward steps in mixed precision; values, optimiser and tests stay in float32.
+    rebuild: multiply with weights rebuilt from their factors: the same to rounding, and faster where weights are small.
     """
 
     epochs: int
@@ -77,77 +57,56 @@ class Training:
     tuning_lr: float = 0.5
     weight_decay: float = 0.0
     precision: str = "float32"
+    rebuild: bool = False
 
 
 @dataclass(frozen=True)
 class Found:
     """What a training with automatic ranks found; the model has its new ranks and is a plain one again.
 
-    ranks: by layer; 0 where nothing is left of it.
     is_stable: whether the ranks were the same in the last evaluations before the decision.
+    seconds: in steps, those before a kill included.
     """
 
     decision: Decision
-    report: RankReport
     is_stable: bool
     n_steps: int
+    seconds: float
 
     @property
     def ranks(self) -> dict[str, dict[str, int]]:
-        """The new ranks by layer."""
+        """The new ranks by layer; 0 where nothing is left of it."""
         return self.decision.ranks
 
-
-@dataclass
-class _Loop:
-    """Steps of one model on one task, counted."""
-
-    model: nn.Module
-    task: Task
-    seed: int
-    progress: Progress
-    label: str
-    total: int
-    precision: str = "float32"
-    done: int = 0
-    batches: Iterator[tuple[Any, Tensor]] = field(default_factory=lambda: iter(()))
-
-    def batch(self) -> tuple[Any, Tensor]:
-        """The next batch; epochs follow one another."""
-        if self.done % self.task.n_steps == 0:
-            self.batches = self.task.batches(self.seed, self.done // self.task.n_steps)
-        self.done += 1
-        self.progress(self.label, self.done, self.total)
-        return next(self.batches)
-
-    def run(self, optimizer: Optimizer, rates: Callable[[int], float], n_steps: int, posterior: Posterior | None = None) -> None:
-        """Some steps."""
-        self.model.train()
-        for step in range(n_steps):
-            for group in optimizer.param_groups:
-                group["lr"] = rates(step)
-            if posterior is not None:
-                posterior.step()
-            inputs, targets = self.batch()
-            with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                output = self.model(inputs)
-            loss = self.task.loss(output.float(), targets)
-            if posterior is not None:
-                loss = posterior.loss(loss)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], CLIP_NORM)
-            optimizer.step()
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """The layers of which nothing is left."""
+        return self.decision.removed
 
 
 def train_plain(
-    model: nn.Module, task: Task, training: Training, lr: float, *, seed: int, label: str = "training", progress: Progress = silent
-) -> None:
-    """Trains a model with the ranks that it has, or a dense one, in place."""
-    total = training.epochs * task.n_steps
-    with _seeded(seed):
-        loop = _Loop(model, task, seed, progress, label, total, training.precision)
-        loop.run(adam(model, lr, training.weight_decay), lambda step: lr * cosine(step, total), total)
+    model: nn.Module,
+    task: Task,
+    training: Training,
+    lr: float,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    save_every: int = SAVE_EVERY,
+    label: str = "training",
+    progress: Progress = silent,
+) -> float:
+    """Trains a model with the ranks that it has, or a dense one, in place; the seconds that its steps took.
+
+    Args:
+        checkpoint: a file to go on from, written every `save_every` steps and at the end; remove it when what was trained is safe.
+
+    Raises:
+        ValueError: the checkpoint is damaged, or of a run with other settings.
+    """
+    steps = _steps(model, task, training, lr, training.epochs * task.n_steps, seed, task.n_examples)
+    steps.run(checkpoint, save_every, label, progress)
+    return steps.seconds
 
 
 def train_automatic(
@@ -157,6 +116,8 @@ def train_automatic(
     *,
     seed: int,
     moments: Mapping[str, Tensor] | None = None,
+    checkpoint: Path | None = None,
+    save_every: int = SAVE_EVERY,
     label: str = "training",
     progress: Progress = silent,
 ) -> Found:
@@ -164,25 +125,17 @@ def train_automatic(
 
     Args:
         moments: by layer, the second moment of its inputs; rounding errors are then measured on what the layer computes.
+        checkpoint: as in `train_plain`.
+
+    Raises:
+        ValueError: as in `train_plain`.
     """
     total = training.epochs * task.n_steps
     n_search = total - round(training.tuning * total)
     rule = Rounding(training.tolerance, n_spreads=0.0, moments=dict(moments or {}))
-    with _seeded(seed):
-        posterior, optimizer = _attached(model, task.n_examples, training, n_search, seed)
-        stability = Stability(posterior, rule)
-        loop = _Loop(model, task, seed, progress, label, total, training.precision)
-        n_last = max(1, round(0.05 * n_search))  # the rate is below 2 % of its peak in the last twentieth
-        first = max(0, n_search - (stability.evaluations - 1) * n_last)
-        for start, end in _spans(first, n_search, stability.evaluations - 1):
-            loop.run(optimizer, lambda step, start=start: training.lr * search_rate(start + step, n_search), end - start, posterior)
-            stability.evaluate()
-        report, decision = posterior.report(), posterior.shrink(rule)
-        posterior.finish()
-        tuning_lr = training.lr * training.tuning_lr
-        optimizer = adam(model, tuning_lr, training.weight_decay)
-        loop.run(optimizer, lambda step: tuning_lr * cosine(step, total - n_search), total - n_search)
-    return Found(decision, report, stability.is_stable, total)
+    steps = _steps(model, task, training, training.lr * training.tuning_lr, total, seed, task.n_examples, n_search, rule)
+    steps.run(checkpoint, save_every, label, progress)
+    return _found(steps)
 
 
 def train_null(
@@ -192,24 +145,23 @@ def train_null(
     n_steps: int,
     *,
     seed: int,
+    checkpoint: Path | None = None,
+    save_every: int = SAVE_EVERY,
     label: str = "null model",
     progress: Progress = silent,
-) -> Decision:
-    """The decision of the same search without any data: what the prior and the optimiser do by themselves. Nothing should be left."""
+) -> Found:
+    """The same search without any data: what the prior and the optimiser do by themselves. Nothing should be left.
+
+    Args:
+        checkpoint: as in `train_plain`.
+
+    Raises:
+        ValueError: as in `train_plain`.
+    """
     rule = Rounding(training.tolerance, n_spreads=0.0)
-    with _seeded(seed):
-        posterior, optimizer = _attached(model, n_examples, training, n_steps, seed)
-        for step in range(n_steps):
-            for group in optimizer.param_groups:
-                group["lr"] = training.lr * search_rate(step, n_steps)
-            posterior.step()
-            optimizer.zero_grad(set_to_none=True)
-            posterior.penalty().backward()
-            optimizer.step()
-            progress(label, step + 1, n_steps)
-        decision = posterior.shrink(rule)
-    posterior.finish()
-    return decision
+    steps = _steps(model, None, training, training.lr, n_steps, seed, n_examples, n_steps, rule)
+    steps.run(checkpoint, save_every, label, progress)
+    return _found(steps)
 
 
 def fix_ranks(weights: Mapping[str, FactorizedWeight], ranks: Mapping[str, Mapping[str, int]]) -> None:
@@ -243,36 +195,42 @@ def search_rate(step: int, n_steps: int) -> float:
     return LAST if step == n_steps - 1 else max(cosine(step, n_steps), LAST)
 
 
-def _attached(model: nn.Module, n_examples: int, training: Training, n_steps: int, seed: int) -> tuple[Posterior, Optimizer]:
+def _steps(
+    model: nn.Module,
+    task: Task | None,
+    training: Training,
+    lr: float,
+    total: int,
+    seed: int,
+    n_examples: int,
+    n_search: int = 0,
+    rule: Rounding | None = None,
+) -> Steps:
+    """The steps of a fresh model: `n_search` of a search where there is a rule, and then others whose highest learning rate is `lr`."""
+
+    def rate(step: int) -> float:
+        if step < n_search:
+            return training.lr * search_rate(step, n_search)
+        return lr * cosine(step - n_search, total - n_search)
+
+    def optimizer(is_searching: bool) -> Optimizer:
+        return adam(model, training.lr) if is_searching else adam(model, lr, training.weight_decay)
+
+    more = {"n_examples": n_examples, "n_steps": total, "n_search": n_search, "last_lr": lr, "seed": seed, "has_data": task is not None}
+    settings = run_settings(model, training, **more)
+    if rule is None:
+        return Steps(model, task, seed, total, rate, optimizer, settings, precision=training.precision, is_rebuilt=training.rebuild)
     posterior = attach(
         model,
         n_examples=n_examples,
         kind=training.kind,  # pyright: ignore[reportArgumentType]
         temperature=training.temperature,
-        warmup=(round(training.quiet * n_steps), round(training.full * n_steps)),
+        warmup=(round(training.quiet * n_search), round(training.full * n_search)),
         seed=seed,
     )
-    optimizer = adam(model, training.lr)
-    posterior.watch(optimizer)
-    return posterior, optimizer
+    return Steps(model, task, seed, total, rate, optimizer, settings, Search(posterior, rule, n_search), training.precision)
 
 
-def _spans(first: int, last: int, n_more: int) -> list[tuple[int, int]]:
-    """The steps between evaluations: up to the first one, and then in equal parts up to the last."""
-    ends = [first + round(k * (last - first) / n_more) for k in range(n_more + 1)]
-    return list(zip([0, *ends[:-1]], ends, strict=True))
-
-
-class _seeded:
-    """Torch's random numbers follow from a seed within, and are as before after it."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __enter__(self) -> None:
-        self.fork = torch.random.fork_rng(devices=[])
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self.fork.__exit__(*error)
+def _found(steps: Steps) -> Found:
+    assert steps.search is not None and steps.search.decision is not None
+    return Found(steps.search.decision, steps.search.stability.is_stable, steps.total, steps.seconds)

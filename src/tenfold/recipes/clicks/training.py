@@ -9,7 +9,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from torch.optim import Adam, Optimizer, SparseAdam
 
 from tenfold import bayes
-from tenfold.bayes.report import Decision, LayerDecision
+from tenfold.bayes.report import Decision
 from tenfold.bayes.surgery import resize
 from tenfold.progress import Progress, silent
-from tenfold.recipes.clicks.checkpoint import load_state, save_state
 from tenfold.recipes.clicks.metrics import ClickScores, click_scores
 from tenfold.recipes.clicks.model import DLRM
+from tenfold.recipes.run_checkpoint import load_state, plain_decision, run_settings, save_state, saved_decision
 
 START, FULL, DECIDED = 0.1, 0.5, 0.9  # parts of the steps: the prior starts, has grown and the rate decays, ranks are decided
 LEAST_STEPS = 20  # in which ranks can be found
@@ -142,9 +142,7 @@ class _Trainer:
                 f"{n_rows} rows in batches of {training.batch_size} are {self.n_steps} steps; at least {LEAST_STEPS} are needed to find "
                 "ranks: take smaller batches or more epochs"
             )
-        self.settings = {name: repr(value) for name, value in asdict(training).items()}
-        self.settings |= {"n_rows": repr(n_rows), "has_prior": repr(has_prior), "is_null": repr(is_null)}
-        self.settings["values"] = repr(sum(one.numel() for one in model.parameters()))
+        self.settings = run_settings(model, training, n_rows=n_rows, has_prior=has_prior, is_null=is_null)
         self.done = ClickRun()
         self.posterior: bayes.Posterior | None = None
         if has_prior:
@@ -234,7 +232,7 @@ class _Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "run": {name: getattr(self.done, name) for name in ("n_steps", "seconds", "losses", "report", "training_bytes")},
-            "decision": None if self.done.decision is None else asdict(self.done.decision),
+            "decision": plain_decision(self.done.decision),
             "ranks": {number: dict(weight.network.ranks) for number, weight in self.model.factorized().items()},
             "model": self.model.state_dict(),
             "posterior": None if self.posterior is None else self.posterior.state_dict(),
@@ -255,11 +253,5 @@ class _Trainer:
         self.optimizers = self._optimizers()
         for optimizer, one in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(one)
-        self.done = ClickRun(**state["run"], decision=_decision(state["decision"]))
+        self.done = ClickRun(**state["run"], decision=saved_decision(state["decision"]))
         self.data.load_state_dict(state["data"])
-
-
-def _decision(values: dict[str, Any] | None) -> Decision | None:
-    if values is None:
-        return None
-    return Decision(values["rule"], values["steps"], [LayerDecision(**one) for one in values["layers"]])

@@ -12,6 +12,7 @@ docs/automatic_ranks.md.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tenfold import init
 from tenfold.data.images import read_packed_images
 from tenfold.formats import parse_format
 from tenfold.nn import Conv2d
@@ -33,8 +35,10 @@ from tenfold.recipes.shown import Table, write_result
 DATA = ("cifar10/train_jpg.npz", "train_jpg.npz")
 TEST = ("test_jpg.npz", "test_jpg_even.npz")
 TAKES = ("formats", "has_dense_twin", "epochs", "batch_size", "lr", "dense_lr", "temperature", "precision", "protocol")
-FORMATS = ("tucker:rank=0.6",)
-TRAINING = Training(epochs=12, batch_size=128, lr=1e-2, dense_lr=1e-2, temperature=0.01, weight_decay=0.1, precision="bfloat16")
+FORMATS = ("tucker:rank=1.0",)
+TRAINING = Training(
+    epochs=12, batch_size=128, lr=3e-3, dense_lr=1e-2, temperature=0.3, weight_decay=0.1, precision="bfloat16", rebuild=True
+)
 WIDTHS, N_BLOCKS = (16, 32, 64), 3
 
 
@@ -60,7 +64,7 @@ def run(options: Options) -> Table:
         build(format, 0)  # what does not fit is said before any training
     words = f"{place.name} and {other.name}, {protocol}: {len(train)} and {len(test)} images"
     texts = {format: f"{words}; ResNet-20; {format}" for format in (DENSE, *formats)}
-    runs = RankRuns("cifar-resnet", texts, task, test, build, layers, dict.fromkeys(texts, training), options, {})
+    runs = RankRuns("cifar-resnet", texts, task, test, build, layers, dict.fromkeys(texts, training), options, {}, start)
     found = all_runs(runs, formats, options)
     settings = {**dataclasses.asdict(training), "data": words, "seeds": list(options.seeds)}
     result = rank_table("cifar-resnet", found, settings, (f"{words}. {training.epochs} epochs of batches of {training.batch_size}.",))
@@ -72,7 +76,17 @@ def build(format: str, seed: int) -> nn.Module:
     """A fresh network; format: `DENSE`, or the text of a format."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ResNet(_convolution(format))
+        model = ResNet(_convolution(format))
+        for module in model.modules():
+            if isinstance(module, Conv2d):
+                start(module)
+        return model
+
+
+def start(layer: Conv2d) -> None:
+    """Orthogonal start values for tree networks, of the size of He et al. 2015, arXiv 1502.01852: normal ones would begin at low rank."""
+    if all(term.is_tree for term in layer.factorized.network.terms):
+        init.orthogonal_(layer.factorized, math.sqrt(2 / (layer.in_channels * math.prod(layer.kernel_size))))
 
 
 def factorised_layers() -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class RankRun:
     test: of the trained means; sampled: of the mean prediction of `N_SAMPLES` draws of the factors, for automatic ranks.
     weights: values stored for the factorised layers, which are dense in the dense network; dense_weights: if dense; parameters: of all.
     ranks: by layer.
+    seconds: of training and tests, those before a kill included.
     """
 
     format: str
@@ -61,6 +63,7 @@ class RankRuns:
         layers: names of the layers that formats factorise.
         trainings: how each format is trained, `DENSE` among them.
         moments: by layer, the second moment of its inputs.
+        start: gives a layer of fixed ranks its start values, as `build` does.
         words: by format, what the data and the model are: runs of other words are other runs.
     """
 
@@ -75,13 +78,15 @@ class RankRuns:
         trainings: Mapping[str, Training],
         options: Options,
         moments: Mapping[str, Tensor],
+        start: Callable[[Any], None] = lambda layer: layer.reset_parameters(),
     ) -> None:
         self.recipe, self.words, self.task, self.test = recipe, words, task, test
         self.build, self.layers, self.trainings, self.options, self.moments = build, layers, trainings, options, moments
+        self.start = start
 
     def run(self, format: str, way: str, seed: int, ranks: Mapping[str, Mapping[str, int]] | None = None) -> RankRun:
-        """A run: the file of it where it is finished, else trained."""
-        plain = ("epochs", "batch_size", "weight_decay", "precision")  # what dense networks and fixed ranks use
+        """A run: the file of it where it is finished, else trained, from its checkpoint where there is one."""
+        plain = ("epochs", "batch_size", "weight_decay", "precision", "rebuild")  # what dense networks and fixed ranks use
         used = (*plain, "dense_lr") if way == DENSE else (*plain, "lr") if way == FIXED else None
         training = {name: value for name, value in dataclasses.asdict(self.trainings[format]).items() if used is None or name in used}
         key = {"version": VERSION, "words": self.words[format], "format": format, "way": way, "seed": seed, "training": training}
@@ -89,31 +94,35 @@ class RankRuns:
         place = kept_place(self.options.out, self.recipe, f"{format}-{way}-seed{seed}", key)
         if (kept := read_kept(place, key)) is not None:
             return _from_data(kept)
-        found = self._train(format, way, seed, ranks)
+        checkpoint = None if place is None else place.with_suffix(".ckpt")
+        found = self._train(format, way, seed, ranks, checkpoint)
         write_kept(place, key, dataclasses.asdict(found))
+        if checkpoint is not None:
+            checkpoint.unlink(missing_ok=True)
         return found
 
-    def _train(self, format: str, way: str, seed: int, ranks: Mapping[str, Mapping[str, int]] | None) -> RankRun:
-        began = time.perf_counter()
+    def _train(self, format: str, way: str, seed: int, ranks: Mapping[str, Mapping[str, int]] | None, checkpoint: Path | None) -> RankRun:
+        training, lr = self.trainings[format], self.trainings[format].dense_lr if way == DENSE else self.trainings[format].lr
         label = f"{self.recipe} {format} {way}, seed {seed}"
-        training = self.trainings[format]
+        how: Any = {"seed": seed, "checkpoint": checkpoint, "label": label, "progress": self.options.progress}
         model, n_steps = self.build(format, seed), training.epochs * self.task.n_steps
         sampled, is_stable, removed = None, None, ()
         if way == NULL:
-            decision = train_null(model, self.task.n_examples, training, n_steps, seed=seed, label=label, progress=self.options.progress)
-            ranks, removed = decision.ranks, decision.removed
+            found = train_null(model, self.task.n_examples, training, n_steps, **how)
+            ranks, removed, seconds = found.ranks, found.removed, found.seconds
         elif way == AUTOMATIC:
-            made = train_automatic(model, self.task, training, seed=seed, moments=self.moments, label=label, progress=self.options.progress)
-            ranks, is_stable, removed = made.ranks, made.is_stable, made.decision.removed
-            sampled = None if len(removed) == len(self.layers) else self._sampled(model, seed, training.epochs)
+            found = train_automatic(model, self.task, training, moments=self.moments, **how)
+            ranks, removed, seconds, is_stable = found.ranks, found.removed, found.seconds, found.is_stable
         else:
             if way == FIXED:
                 self._fix(model, ranks or {}, seed)
-            lr = training.dense_lr if way == DENSE else training.lr
-            train_plain(model, self.task, training, lr, seed=seed, label=label, progress=self.options.progress)
+            seconds = train_plain(model, self.task, training, lr, **how)
+        began = time.perf_counter()
+        if way == AUTOMATIC and len(removed) < len(self.layers):
+            sampled = self._sampled(model, seed, training.epochs)
         test = None if way == NULL else self.task.test(model, self.test)
         weights, dense_weights, parameters = self._sizes(model, removed)
-        seconds = round(time.perf_counter() - began, 1)
+        seconds = round(seconds + time.perf_counter() - began, 1)
         return RankRun(
             format, way, seed, test, sampled, weights, dense_weights, parameters, _plain(ranks or {}), is_stable, removed, n_steps, seconds
         )
@@ -124,7 +133,7 @@ class RankRuns:
             torch.manual_seed(seed)
             for module in model.modules():
                 if isinstance(module, FactorizedLayer):
-                    module.reset_parameters()  # pyright: ignore[reportCallIssue]
+                    self.start(module)
 
     def _sampled(self, model: nn.Module, seed: int, epochs: int) -> Calibration:
         """The mean prediction of draws from a posterior around the trained means: their variances are trained for a while, nothing else.

@@ -1,0 +1,196 @@
+"""Rank steps: the steps of a training in which ranks may be found, from the first one or from a checkpoint on.
+
+What a step does follows from its number, and so do its batch and the posterior's noise. A checkpoint holds the rest: values, optimiser,
+posterior, decision and torch's random numbers. So a training that was killed goes on with the same bits.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tenfold.bayes import Posterior, Rounding, Stability
+from tenfold.bayes.report import Decision
+from tenfold.progress import Progress
+from tenfold.recipes.run_checkpoint import load_state, plain_decision, save_state, saved_decision
+from tenfold.weight import rebuilt
+
+CLIP_NORM = 1.0
+
+
+class Task(Protocol):
+    """What is learned."""
+
+    @property
+    def n_examples(self) -> int:
+        """N of the prior's weight T / N."""
+        ...
+
+    @property
+    def n_steps(self) -> int:
+        """Steps in an epoch."""
+        ...
+
+    def batches(self, seed: int, epoch: int) -> Iterator[tuple[Any, Tensor]]:
+        """The batches of an epoch, which follow from seed and epoch: `n_steps` pairs of (input, target)."""
+        ...
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The mean loss of an example."""
+        ...
+
+
+class Search:
+    """A posterior in the first `n_steps`, and a rule that then decides; the decision is looked at before it counts."""
+
+    def __init__(self, posterior: Posterior, rule: Rounding, n_steps: int) -> None:
+        self.posterior, self.rule, self.n_steps = posterior, rule, n_steps
+        self.stability = Stability(posterior, rule)
+        self.decision: Decision | None = None
+        n_more = self.stability.evaluations - 1
+        first = max(0, n_steps - n_more * max(1, round(0.05 * n_steps)))  # the rate is below 2 % of its peak in the last twentieth
+        self.evaluations = [first + round(k * (n_steps - first) / n_more) for k in range(n_more + 1)]
+
+    def look(self, step: int) -> None:
+        """Looks at the decision, or takes it, where that comes before this step."""
+        for _ in range(self.evaluations.count(step)):
+            self.stability.evaluate()
+        if step == self.n_steps:
+            self.decision = self.posterior.shrink(self.rule)
+            self.posterior.finish()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on, with the values of the model: plain values and tensors."""
+        state = {"posterior": self.posterior.state_dict(), "stability": self.stability.state_dict()}
+        return {**state, "decision": plain_decision(self.decision)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts a saved state back; the weights get their ranks, and after the decision their plain factors."""
+        self.posterior.load_state_dict(state["posterior"])
+        self.stability.load_state_dict(state["stability"])
+        self.decision = saved_decision(state["decision"])
+        if self.decision is not None:
+            self.posterior.finish()
+
+
+@dataclass
+class Steps:
+    """A training as far as it has come.
+
+    task: None: the prior alone.
+    rate: the learning rate of a step.
+    optimizer: makes that of the model, whose parameters the decision replaces; it is told whether it serves the search.
+    settings: what has to be the same for the training to go on, as texts.
+    precision: of the forward and backward steps; is_rebuilt: they multiply with rebuilt weights.
+    seconds: in the steps that are done.
+    """
+
+    model: nn.Module
+    task: Task | None
+    seed: int
+    total: int
+    rate: Callable[[int], float]
+    optimizer: Callable[[bool], Optimizer]
+    settings: Mapping[str, str]
+    search: Search | None = None
+    precision: str = "float32"
+    is_rebuilt: bool = False
+    done: int = 0
+    seconds: float = 0.0
+    batches: Iterator[tuple[Any, Tensor]] = field(default_factory=lambda: iter(()))
+
+    def run(self, checkpoint: Path | None, save_every: int, label: str, progress: Progress) -> None:
+        """All steps, from the checkpoint on where there is one."""
+        with torch.random.fork_rng(devices=[]), rebuilt(self.model) if self.is_rebuilt else contextlib.nullcontext():
+            torch.manual_seed(self.seed)
+            optimizer = self._start(None if checkpoint is None else load_state(checkpoint, self.settings))
+            while self.done < self.total:
+                began = time.perf_counter()
+                optimizer = self._looked(optimizer)
+                self._step(optimizer)
+                self.done += 1
+                self.seconds += time.perf_counter() - began
+                if checkpoint is not None and (self.done % save_every == 0 or self.done == self.total):
+                    save_state(checkpoint, self.settings, self._state(optimizer))
+                progress(label, self.done, self.total)
+            self._looked(optimizer)
+
+    @property
+    def posterior(self) -> Posterior | None:
+        """That of the search, until ranks are decided."""
+        return self.search.posterior if self.search is not None and self.search.decision is None else None
+
+    def _looked(self, optimizer: Optimizer) -> Optimizer:
+        """The optimiser of the next step: another one after the decision."""
+        if self.search is None or self.posterior is None:
+            return optimizer
+        self.search.look(self.done)
+        return optimizer if self.search.decision is None else self.optimizer(False)
+
+    def _step(self, optimizer: Optimizer) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(self.done)
+        if self.posterior is not None:
+            self.posterior.step()
+        loss = self._loss()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.task is not None:
+            nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], CLIP_NORM)
+        optimizer.step()
+
+    def _loss(self) -> Tensor:
+        if self.task is None:
+            assert self.posterior is not None
+            return self.posterior.penalty()
+        inputs, targets = next(self.batches)
+        with torch.autocast(targets.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            output = self.model(inputs)
+        loss = self.task.loss(output.float(), targets)
+        return loss if self.posterior is None else self.posterior.loss(loss)
+
+    def _start(self, state: Mapping[str, Any] | None) -> Optimizer:
+        """Puts a state back, if there is one; the optimiser of the next step."""
+        if state is not None:
+            self.done, self.seconds = state["done"], state["seconds"]
+            if self.search is not None:
+                self.search.load_state_dict(state["search"])
+            device = next(self.model.parameters()).device
+            self.model.load_state_dict({name: value.to(device) for name, value in state["model"].items()}, assign=True)  # strides too
+        self.model.train()
+        optimizer = self.optimizer(self.posterior is not None)
+        if self.posterior is not None:
+            self.posterior.watch(optimizer)
+        if self.task is not None:
+            self.batches = self._batches(self.task)
+        if state is not None:
+            optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["random"])
+        return optimizer
+
+    def _batches(self, task: Task) -> Iterator[tuple[Any, Tensor]]:
+        """The batches from the next step on; epochs follow one another."""
+        epoch, n_done = divmod(self.done, task.n_steps)
+        batches = itertools.chain.from_iterable(
+            itertools.islice(task.batches(self.seed, number), task.n_steps) for number in itertools.count(epoch)
+        )
+        for _ in range(n_done):
+            next(batches)
+        return batches
+
+    def _state(self, optimizer: Optimizer) -> dict[str, Any]:
+        return {
+            "done": self.done,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "search": None if self.search is None else self.search.state_dict(),
+            "random": torch.get_rng_state(),
+        }
