@@ -42,9 +42,10 @@ def mode_roots(fold: Fold, moment: Tensor) -> dict[str, Tensor]:
     for number, (name, size) in enumerate(zip(names, sizes, strict=True)):
         before, after = math.prod(sizes[:number]), math.prod(sizes[number + 1 :])
         if moment.dim() == 1:
-            marginal = torch.diag(moment.reshape(before, size, after).sum((0, 2)))
-        else:
-            marginal = torch.einsum("aibajb->ij", moment.reshape(before, size, after, before, size, after))
+            frequencies = moment.reshape(before, size, after).sum((0, 2))
+            roots[name] = torch.diag((frequencies / frequencies.mean().clamp_min(1e-300) + DAMPING).sqrt())
+            continue
+        marginal = torch.einsum("aibajb->ij", moment.reshape(before, size, after, before, size, after))
         mean = marginal.diagonal().mean().clamp_min(1e-300)
         values, vectors = torch.linalg.eigh(marginal / mean + DAMPING * torch.eye(size, dtype=marginal.dtype, device=marginal.device))
         roots[name] = vectors * values.clamp_min(DAMPING / 2).sqrt() @ vectors.mT
