@@ -31,12 +31,22 @@ def test_all_ways_and_controls(folder: Path) -> None:
     ways = ["closest tables", "closest vectors", "first order", "in turns", "in order"]
     assert names[:3] == ["dense", "no user table", "no item table"]
     assert [name.partition(",")[0] for name in names[3:]] == ways * 3
-    assert [row[-2:] for row in result.rows[:4]] == [("1,400", "1.00x"), ("800", "1.75x"), ("600", "2.33x"), ("560", "2.50x")]
+    assert [row[5:7] for row in result.rows[:4]] == [("1,400", "1.00x"), ("800", "1.75x"), ("600", "2.33x"), ("560", "2.50x")]
+    assert [row[-1] for row in result.rows[:4]] == ["2.00x", "3.50x", "4.67x", "5.00x"]
     assert (folder / "out" / "ml1m.md").read_text() == result.markdown()
     kept = sorted((folder / "out" / "runs").iterdir())
     times = [one.stat().st_mtime_ns for one in kept]
     assert len(kept) == 15 and ml1m.run(Options(data=folder, seeds=(0,), epochs=2, out=folder / "out")).rows == result.rows
     assert [one.stat().st_mtime_ns for one in kept] == times
+
+
+def test_bfloat16_rounds_the_tables_of_a_copy_alone() -> None:
+    model = NcfMlp(30, 40, (20, 20), (20, 4))
+    rounded = ml1m.in_bfloat16(model)
+    assert torch.equal(rounded.user.weight, model.user.weight.bfloat16().float()) and not torch.equal(
+        rounded.item.weight, model.item.weight
+    )
+    assert torch.equal(rounded.out.weight, model.out.weight)
 
 
 def test_what_does_not_fit(folder: Path) -> None:

@@ -9,6 +9,7 @@ Expected (measured): HR@10 0.669 and NDCG@10 0.390 dense, on the users with even
 3 and 4 % below. The dense figures confirm those of the trained network; there is no published number for smaller tables.
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -33,7 +34,8 @@ WEIGHTS = ("weights/ml1m_ncf_mlp.safetensors", "ml1m_ncf_mlp.safetensors")
 TAKES = ("epochs",)
 RANKS = ((8, 8), (12, 12), (16, 16))
 SWEEPS = 8
-VERSION = 2
+VERSION = 3
+_COLUMNS = ("tables", "HR@10", "", "NDCG@10", "", "values", "ratio", "bfloat16: HR@10", "NDCG@10", "bytes")
 
 
 def run(options: Options) -> Table:
@@ -43,9 +45,9 @@ def run(options: Options) -> Table:
     check_fit(candidates, model)
     sweeps, seed = options.epochs or SWEEPS, options.seeds[0]
     dense = model.table_numel()
-    found = [_found("dense", model, scores_of(model, candidates), dense)]
+    found = [_found("dense", model, candidates, dense)]
     for side, removed in {"user": model.user, "item": model.item}.items():
-        control = _found(f"no {side} table", model, scores_of(without(model, side), candidates), dense)
+        control = _found(f"no {side} table", without(model, side), candidates, dense)
         numel = dense - removed.weight.numel()
         found.append({**control, "numel": numel, "ratio": dense / numel})
     for ranks in RANKS:
@@ -54,8 +56,7 @@ def run(options: Options) -> Table:
             kept = kept_place(options.out, "ml1m", f"{way}-{ranks[0]}-{ranks[1]}", key)
             if (one := read_kept(kept, key)) is None:
                 options.progress(f"ml1m {way}, ranks {ranks[0]} and {ranks[1]}", 0, 1)
-                small = as_model(model, tower())
-                one = _found(f"{way}, {ranks[0]} and {ranks[1]}", small, scores_of(small, candidates), dense)
+                one = _found(f"{way}, {ranks[0]} and {ranks[1]}", as_model(model, tower()), candidates, dense)
                 write_kept(kept, key, one)
                 options.progress(f"ml1m {way}, ranks {ranks[0]} and {ranks[1]}", 1, 1)
             found.append(one)
@@ -99,6 +100,15 @@ def without(model: NcfMlp, side: str) -> NcfMlp:
     return control.eval()
 
 
+def in_bfloat16(model: NcfMlp) -> NcfMlp:
+    """A copy whose tables hold what bfloat16 keeps of their values."""
+    rounded = copy.deepcopy(model)
+    with torch.no_grad():
+        for one in (rounded.user, rounded.item):
+            one.weight.copy_(one.weight.bfloat16())
+    return rounded
+
+
 def check_fit(candidates: Candidates, model: NcfMlp) -> None:
     """Raises ValueError where a test has users or items that the network lacks."""
     users, items = int(candidates.users.max()), int(candidates.items.max())
@@ -111,29 +121,28 @@ def check_fit(candidates: Candidates, model: NcfMlp) -> None:
 
 def table(found: list[dict[str, Any]], n: int) -> Table:
     """The result from runs, the dense one first."""
-    dense = found[0]
     rows = tuple(
         (
             one["way"],
-            f"{one['hit_rate']:.4f}",
-            f"{one['hit_rate'] / dense['hit_rate'] - 1:+.1%}",
-            f"{one['ndcg']:.4f}",
-            f"{one['ndcg'] / dense['ndcg'] - 1:+.1%}",
+            *(text for name in ("hit_rate", "ndcg") for text in (f"{one[name]:.4f}", f"{one[name] / found[0][name] - 1:+.1%}")),
             f"{one['numel']:,}",
             f"{one['ratio']:.2f}x",
+            *(f"{one['bfloat16'][name] / found[0][name] - 1:+.1%}" for name in ("hit_rate", "ndcg")),
+            f"{2 * one['ratio']:.2f}x",
         )
         for one in found
     )
     counted = (
         f"{n:,} users, the right film among 99 others. values: in both tables; ratio: how many times fewer than dense. Bases are columns "
-        "of the first layer, which gets smaller too; all other layers are as they were trained."
+        "of the first layer, which gets smaller too; all other layers are as they were trained. bfloat16: the same tables rounded to two "
+        "bytes a value; bytes: how many times fewer than dense in float32."
     )
     ways = (
         "closest tables: singular value decomposition of each; closest vectors: of what the first layer makes of it; first order: each row "
         "in the metric of what its error costs the scores; in turns: Gauss-Newton least squares on the network's own scores from there; in "
         "order: from there, Gauss-Newton on which items come before others in each user's list."
     )
-    return Table("ml1m", ("tables", "HR@10", "", "NDCG@10", "", "values", "ratio"), rows, (counted, ways), {"runs": found})
+    return Table("ml1m", _COLUMNS, rows, (counted, ways), {"runs": found})
 
 
 def _closest(model: NcfMlp, ranks: tuple[int, int], *, is_behind: bool) -> Tower:
@@ -152,8 +161,11 @@ def _closest(model: NcfMlp, ranks: tuple[int, int], *, is_behind: bool) -> Tower
     return Tower(sides[0], sides[1], offset)
 
 
-def _found(way: str, model: NcfMlp, scores: RankingScores, dense: int) -> dict[str, Any]:
-    return {"way": way, **dataclasses.asdict(scores), "numel": model.table_numel(), "ratio": dense / model.table_numel()}
+def _found(way: str, model: NcfMlp, candidates: Candidates, dense: int) -> dict[str, Any]:
+    """The scores of a network, and those with its tables rounded to bfloat16."""
+    scores, half = scores_of(model, candidates), scores_of(in_bfloat16(model), candidates)
+    sizes = {"numel": model.table_numel(), "ratio": dense / model.table_numel()}
+    return {"way": way, **dataclasses.asdict(scores), **sizes, "bfloat16": dataclasses.asdict(half)}
 
 
 def _weights(place: Path) -> Path:
