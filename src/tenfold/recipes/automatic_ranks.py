@@ -35,11 +35,11 @@ class Training:
 
     lr, dense_lr: the highest learning rate of the factorised networks, and of the dense one.
     temperature: T of the prior's weight T / N.
-    tolerance: of the rounding.
+    tolerance: of the rounding; least_ratio: it is raised until the factorised layers have so many times fewer values than if dense.
     kind: of the posterior.
     quiet, full: parts of the search: until the prior begins, and until it has its full weight.
     tuning: the part of all steps after the decision; tuning_lr: its highest learning rate relative to `lr`.
-    weight_decay: of AdamW, for parameters with two axes or more; not during the search, where the prior takes its place.
+    weight_decay: of AdamW, for parameters with two axes or more; search_decay: that of the search, where the prior is in its place.
     precision: float32, or bfloat16: the forward and backward steps in mixed precision; values, optimiser and tests stay in float32.
     rebuild: multiply with weights rebuilt from their factors: the same to rounding, and faster where weights are small.
     """
@@ -50,12 +50,14 @@ class Training:
     dense_lr: float
     temperature: float
     tolerance: float = 0.1
+    least_ratio: float = 1.0
     kind: str = "variational"
     quiet: float = 0.1
     full: float = 0.4
     tuning: float = 0.3
     tuning_lr: float = 0.5
     weight_decay: float = 0.0
+    search_decay: float = 0.0
     precision: str = "float32"
     rebuild: bool = False
 
@@ -214,21 +216,22 @@ def _steps(
         return lr * cosine(step - n_search, total - n_search)
 
     def optimizer(is_searching: bool) -> Optimizer:
-        return adam(model, training.lr) if is_searching else adam(model, lr, training.weight_decay)
+        return adam(model, training.lr, training.search_decay) if is_searching else adam(model, lr, training.weight_decay)
 
     more = {"n_examples": n_examples, "n_steps": total, "n_search": n_search, "last_lr": lr, "seed": seed, "has_data": task is not None}
     settings = run_settings(model, training, **more)
-    if rule is None:
-        return Steps(model, task, seed, total, rate, optimizer, settings, precision=training.precision, is_rebuilt=training.rebuild)
-    posterior = attach(
-        model,
-        n_examples=n_examples,
-        kind=training.kind,  # pyright: ignore[reportArgumentType]
-        temperature=training.temperature,
-        warmup=(round(training.quiet * n_search), round(training.full * n_search)),
-        seed=seed,
-    )
-    return Steps(model, task, seed, total, rate, optimizer, settings, Search(posterior, rule, n_search), training.precision)
+    search = None
+    if rule is not None:
+        posterior = attach(
+            model,
+            n_examples=n_examples,
+            kind=training.kind,  # pyright: ignore[reportArgumentType]
+            temperature=training.temperature,
+            warmup=(round(training.quiet * n_search), round(training.full * n_search)),
+            seed=seed,
+        )
+        search = Search(posterior, rule, n_search, training.least_ratio)
+    return Steps(model, task, seed, total, rate, optimizer, settings, search, training.precision, training.rebuild)
 
 
 def _found(steps: Steps) -> Found:

@@ -6,9 +6,10 @@ posterior, decision and torch's random numbers. So a training that was killed go
 
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from tenfold.recipes.run_checkpoint import load_state, plain_decision, save_stat
 from tenfold.weight import rebuilt
 
 CLIP_NORM = 1.0
+HIGHEST = 0.99  # tolerance to which one is raised
 
 
 class Task(Protocol):
@@ -48,10 +50,20 @@ class Task(Protocol):
 
 
 class Search:
-    """A posterior in the first `n_steps`, and a rule that then decides; the decision is looked at before it counts."""
+    """A posterior in the first `n_steps`, and a rule that then decides; the decision is looked at before it counts.
 
-    def __init__(self, posterior: Posterior, rule: Rounding, n_steps: int) -> None:
-        self.posterior, self.rule, self.n_steps = posterior, rule, n_steps
+    least_ratio: the rule's tolerance is raised until all weights together have so many times fewer values than if dense.
+
+    Raises:
+        ValueError: ranks of 1 are not enough for that.
+    """
+
+    def __init__(self, posterior: Posterior, rule: Rounding, n_steps: int, least_ratio: float = 1.0) -> None:
+        self.posterior, self.rule, self.n_steps, self.least_ratio = posterior, rule, n_steps, least_ratio
+        networks = [one.network for one in posterior.run.weights.values()]
+        best = self._ratio(sum(one.resized(dict.fromkeys(one.ranks, 1)).numel for one in networks))
+        if not least_ratio <= best:
+            raise ValueError(f"least_ratio is {least_ratio:g}; with all ranks at 1 these weights reach {best:.4g}: ask for less")
         self.stability = Stability(posterior, rule)
         self.decision: Decision | None = None
         n_more = self.stability.evaluations - 1
@@ -63,8 +75,27 @@ class Search:
         for _ in range(self.evaluations.count(step)):
             self.stability.evaluate()
         if step == self.n_steps:
-            self.decision = self.posterior.shrink(self.rule)
+            self.decision = self.posterior.shrink(self._raised())
             self.posterior.finish()
+
+    def _raised(self) -> Rounding:
+        """The rule with the least tolerance, to a thousandth, that gives the ratio."""
+        low, high = self.rule.tolerance, HIGHEST
+        if self._is_enough(self.rule):
+            return self.rule
+        while high - low > 1e-3:
+            middle = (low + high) / 2
+            low, high = (low, middle) if self._is_enough(replace(self.rule, tolerance=middle)) else (middle, high)
+        return replace(self.rule, tolerance=high)
+
+    def _is_enough(self, rule: Rounding) -> bool:
+        weights, decided = self.posterior.run.weights, self.posterior.decide(rule)
+        left = sum(weights[name].network.resized(one.sizes).numel for name, one in decided.items() if not one.is_removed)
+        return self._ratio(left) >= self.least_ratio
+
+    def _ratio(self, numel: int) -> float:
+        """How many times fewer values than if dense these are."""
+        return sum(math.prod(one.fold.shape) for one in self.posterior.run.weights.values()) / max(1, numel)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, with the values of the model: plain values and tensors."""

@@ -86,8 +86,8 @@ class RankRuns:
 
     def run(self, format: str, way: str, seed: int, ranks: Mapping[str, Mapping[str, int]] | None = None) -> RankRun:
         """A run: the file of it where it is finished, else trained, from its checkpoint where there is one."""
-        plain = ("epochs", "batch_size", "weight_decay", "precision", "rebuild")  # what dense networks and fixed ranks use
-        used = (*plain, "dense_lr") if way == DENSE else (*plain, "lr") if way == FIXED else None
+        plain = ("epochs", "batch_size", "weight_decay", "precision")  # what dense networks and fixed ranks use
+        used = (*plain, "dense_lr") if way == DENSE else (*plain, "lr", "rebuild") if way == FIXED else None
         training = {name: value for name, value in dataclasses.asdict(self.trainings[format]).items() if used is None or name in used}
         key = {"version": VERSION, "words": self.words[format], "format": format, "way": way, "seed": seed, "training": training}
         key["ranks"] = ranks and _plain(ranks)
