@@ -90,12 +90,17 @@ def test_the_same_seed_gives_the_same_network() -> None:
 def test_the_tolerance_is_raised_until_the_ratio_is_reached() -> None:
     """A TTM of 4 x 4 by 4 x 4 has 32 values for each rank, and 256 if dense."""
     task, ranks = Regression(), {}
-    for ratio in (1.0, 4.0, 8.0):
+    for ratio in (0.0, 1.0, 4.0, 8.0):
         short = Training(epochs=2, batch_size=64, lr=1e-2, dense_lr=1e-2, temperature=1e-3, tolerance=1e-6, least_ratio=ratio)
         ranks[ratio] = train_automatic(student(), task, short, seed=0).ranks["0"]["r1"]
-    assert ranks == {1.0: 6, 4.0: 2, 8.0: 1}
+    assert ranks == {0.0: 6, 1.0: 6, 4.0: 2, 8.0: 1}
     with pytest.raises(ValueError, match="least_ratio is 9; with all ranks at 1 these weights reach 8: ask for less"):
         train_automatic(student(), task, replace(short, least_ratio=9.0), seed=0)
+
+
+def test_factors_larger_than_dense_are_no_error_where_no_size_is_asked_for() -> None:
+    short = Training(epochs=2, batch_size=64, lr=1e-2, dense_lr=1e-2, temperature=1e-3, tolerance=1e-6)
+    assert train_automatic(student(12), Regression(), short, seed=0).ranks["0"]["r1"] == 12
 
 
 @pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")

@@ -35,7 +35,8 @@ class Training:
 
     lr, dense_lr: the highest learning rate of the factorised networks, and of the dense one.
     temperature: T of the prior's weight T / N.
-    tolerance: of the rounding; least_ratio: it is raised until the factorised layers have so many times fewer values than if dense.
+    tolerance: of the rounding; least_ratio: where above 0, it is raised until the factorised layers have so many times fewer values than
+        if dense.
     kind: of the posterior.
     quiet, full: parts of the search: until the prior begins, and until it has its full weight.
     tuning: the part of all steps after the decision; tuning_lr: its highest learning rate relative to `lr`.
@@ -50,7 +51,7 @@ class Training:
     dense_lr: float
     temperature: float
     tolerance: float = 0.1
-    least_ratio: float = 1.0
+    least_ratio: float = 0.0
     kind: str = "variational"
     quiet: float = 0.1
     full: float = 0.4

@@ -52,13 +52,13 @@ class Task(Protocol):
 class Search:
     """A posterior in the first `n_steps`, and a rule that then decides; the decision is looked at before it counts.
 
-    least_ratio: the rule's tolerance is raised until all weights together have so many times fewer values than if dense.
+    least_ratio: the rule's tolerance is raised until all weights together have so many times fewer values than if dense; 0 asks nothing.
 
     Raises:
         ValueError: ranks of 1 are not enough for that.
     """
 
-    def __init__(self, posterior: Posterior, rule: Rounding, n_steps: int, least_ratio: float = 1.0) -> None:
+    def __init__(self, posterior: Posterior, rule: Rounding, n_steps: int, least_ratio: float = 0.0) -> None:
         self.posterior, self.rule, self.n_steps, self.least_ratio = posterior, rule, n_steps, least_ratio
         networks = [one.network for one in posterior.run.weights.values()]
         best = self._ratio(sum(one.resized(dict.fromkeys(one.ranks, 1)).numel for one in networks))
@@ -80,9 +80,9 @@ class Search:
 
     def _raised(self) -> Rounding:
         """The rule with the least tolerance, to a thousandth, that gives the ratio."""
-        low, high = self.rule.tolerance, HIGHEST
-        if self._is_enough(self.rule):
+        if not self.least_ratio or self._is_enough(self.rule):
             return self.rule
+        low, high = self.rule.tolerance, HIGHEST
         while high - low > 1e-3:
             middle = (low + high) / 2
             low, high = (low, middle) if self._is_enough(replace(self.rule, tolerance=middle)) else (middle, high)
