@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tenfold.bayes.reduction import AxisMap, selection
 from tenfold.bayes.refit import overlap, refit
+from tenfold.bayes.rounding import triangle_of
 from tenfold.network import Network
 from tenfold.solvers.quadratic import Form, twin
 
@@ -130,12 +131,12 @@ def _diagonal(state: _State, rank: str) -> _State:
     (left, left_axis), (right, right_axis) = network.carriers(rank)
     common = [i for i in network.factors[left] if i in network.factors[right] and i != rank]
     a, b = (_matrices(state.factors[k], network.factors[k], common, rank) for k in (left, right))
-    u, s, v = torch.linalg.svd(_triangle(a) @ _triangle(b).mT, full_matrices=False)
+    u, s, v = torch.linalg.svd(triangle_of(a) @ triangle_of(b).mT, full_matrices=False)
     if s.shape[-1] < network.ranks[rank]:
         missing = network.ranks[rank] - s.shape[-1]
         u, s, v = (torch.nn.functional.pad(one, pad) for one, pad in ((u, (0, missing)), (s, (0, missing)), (v, (0, 0, 0, missing))))
     root = torch.where(s > 1e-12 * s.max().clamp_min(1e-300), s.clamp_min(1e-300).rsqrt(), torch.zeros_like(s))[:, None, :]
-    x, y = _triangle(b).mT @ v.mT * root, _triangle(a).mT @ u * root
+    x, y = triangle_of(b).mT @ v.mT * root, triangle_of(a).mT @ u * root
     sizes = [network.sizes[i] for i in common]
     x, y = x.reshape(*sizes, *x.shape[1:]), y.reshape(*sizes, *y.shape[1:])
     axes = [tuple(network.factors[k].index(i) for i in common) for k in (left, right)]
@@ -148,7 +149,3 @@ def _matrices(factor: Tensor, indices: Sequence[str], common: Sequence[str], ran
     order = [list(indices).index(i) for i in (*common, *rest, rank)]
     moved = factor.permute(order)
     return moved.reshape(math.prod(moved.shape[: len(common)]), -1, moved.shape[-1])
-
-
-def _triangle(matrix: Tensor) -> Tensor:
-    return torch.linalg.qr(matrix, mode="r").R if matrix.shape[1] > matrix.shape[2] else matrix

@@ -62,6 +62,11 @@ def spectra(network: Network, factors: Sequence[Tensor]) -> dict[str, Tensor]:
     return found
 
 
+def triangle_of(matrix: Tensor) -> Tensor:
+    """(batch, m, columns) with the inner products of the columns of (batch, rows, columns), and no more rows than columns."""
+    return torch.linalg.qr(matrix, mode="r").R if matrix.shape[1] > matrix.shape[2] else matrix
+
+
 class _Tree:
     """The factors as (batch, *other indices), and the triangle of each side of each edge."""
 
@@ -90,7 +95,7 @@ class _Tree:
                     triangle = self.triangle(beyond, other)
                     tensor = self._multiplied(tensor, axis, triangle)
             matrix = tensor.movedim(indices.index(rank) + 1, -1).reshape(len(tensor), -1, self.network.ranks[rank])
-            self._known[key] = torch.linalg.qr(matrix, mode="r").R if matrix.shape[1] > matrix.shape[2] else matrix
+            self._known[key] = triangle_of(matrix)
         return self._known[key]
 
     @staticmethod
