@@ -60,10 +60,7 @@ class Search:
 
     def __init__(self, posterior: Posterior, rule: Rounding, n_steps: int, least_ratio: float = 0.0) -> None:
         self.posterior, self.rule, self.n_steps, self.least_ratio = posterior, rule, n_steps, least_ratio
-        networks = [one.network for one in posterior.run.weights.values()]
-        best = self._ratio(sum(one.resized(dict.fromkeys(one.ranks, 1)).numel for one in networks))
-        if not least_ratio <= best:
-            raise ValueError(f"least_ratio is {least_ratio:g}; with all ranks at 1 these weights reach {best:.4g}: ask for less")
+        check_ratio(posterior, least_ratio)
         self.stability = Stability(posterior, rule)
         self.decision: Decision | None = None
         n_more = self.stability.evaluations - 1
@@ -75,27 +72,8 @@ class Search:
         for _ in range(self.evaluations.count(step)):
             self.stability.evaluate()
         if step == self.n_steps:
-            self.decision = self.posterior.shrink(self._raised())
+            self.decision = self.posterior.shrink(raised(self.rule, self.posterior, self.least_ratio))
             self.posterior.finish()
-
-    def _raised(self) -> Rounding:
-        """The rule with the least tolerance, to a thousandth, that gives the ratio."""
-        if not self.least_ratio or self._is_enough(self.rule):
-            return self.rule
-        low, high = self.rule.tolerance, HIGHEST
-        while high - low > 1e-3:
-            middle = (low + high) / 2
-            low, high = (low, middle) if self._is_enough(replace(self.rule, tolerance=middle)) else (middle, high)
-        return replace(self.rule, tolerance=high)
-
-    def _is_enough(self, rule: Rounding) -> bool:
-        weights, decided = self.posterior.run.weights, self.posterior.decide(rule)
-        left = sum(weights[name].network.resized(one.sizes).numel for name, one in decided.items() if not one.is_removed)
-        return self._ratio(left) >= self.least_ratio
-
-    def _ratio(self, numel: int) -> float:
-        """How many times fewer values than if dense these are."""
-        return sum(math.prod(one.fold.shape) for one in self.posterior.run.weights.values()) / max(1, numel)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, with the values of the model: plain values and tensors."""
@@ -109,6 +87,36 @@ class Search:
         self.decision = saved_decision(state["decision"])
         if self.decision is not None:
             self.posterior.finish()
+
+
+def check_ratio(posterior: Posterior, least_ratio: float) -> None:
+    """Raises ValueError where ranks of 1 are not small enough for a ratio."""
+    best = _ratio(posterior, {name: dict.fromkeys(one.network.ranks, 1) for name, one in posterior.run.weights.items()})
+    if not least_ratio <= best:
+        raise ValueError(f"least_ratio is {least_ratio:g}; with all ranks at 1 these weights reach {best:.4g}: ask for less")
+
+
+def raised(rule: Rounding, posterior: Posterior, least_ratio: float) -> Rounding:
+    """The rule with the least tolerance, to a thousandth, at which all weights together have so many times fewer values than if dense."""
+
+    def is_enough(rule: Rounding) -> bool:
+        decided = posterior.decide(rule)
+        return _ratio(posterior, {name: one.sizes for name, one in decided.items() if not one.is_removed}) >= least_ratio
+
+    if not least_ratio or is_enough(rule):
+        return rule
+    low, high = rule.tolerance, HIGHEST
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_enough(replace(rule, tolerance=middle)) else (middle, high)
+    return replace(rule, tolerance=high)
+
+
+def _ratio(posterior: Posterior, sizes: Mapping[str, Mapping[str, int]]) -> float:
+    """How many times fewer values than if dense the weights have with these ranks; those that are not named have none."""
+    weights = posterior.run.weights
+    left = sum(weights[name].network.resized(dict(one)).numel for name, one in sizes.items())
+    return sum(math.prod(one.fold.shape) for one in weights.values()) / max(1, left)
 
 
 @dataclass

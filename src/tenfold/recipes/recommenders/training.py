@@ -20,6 +20,7 @@ from torch.optim import Adam
 from tenfold import bayes
 from tenfold.bayes.report import Decision
 from tenfold.data.feature_rows import FeatureRows
+from tenfold.recipes.rank_steps import check_ratio, raised
 from tenfold.recipes.recommenders.models import FactorizationMachine
 
 START, FULL = 0.1, 0.4
@@ -33,10 +34,11 @@ class FmTraining:
     """How a factorisation machine is trained, with Adam.
 
     penalty: times the squared entries of the rows that a batch looks up, added to its mean loss; the weight decay of recommendation.
-        Where ranks are found, after the decision only.
+        Where ranks are found, after the decision; search_penalty: until then, beside the prior.
     temperature: of the weight temperature / rows of the prior, where ranks are to be found; None: the ranks stay.
-    tolerance: of the rounding that decides ranks. The spread of a table plays no part in it: rows with few examples are uncertain, the
-        slices that no row needs have gone to zero.
+    tolerance: of the rounding that decides ranks; least_ratio: where above 0, it is raised until the tables have so many times fewer
+        values than if dense. The spread of a table plays no part in it: rows with few examples are uncertain, the slices that no row
+        needs have gone to zero.
     decided: part of the steps after which ranks are decided.
     after: the highest rate from there on, relative to `lr`.
     is_null: the model sees no data; with a prior alone nothing must be left.
@@ -44,10 +46,12 @@ class FmTraining:
 
     lr: float = 3e-3
     penalty: float = 0.0
+    search_penalty: float = 0.0
     epochs: int = 20
     batch_size: int = 512
     temperature: float | None = None
     tolerance: float = 0.01
+    least_ratio: float = 0.0
     decided: float = 0.8
     after: float = 0.1
     is_null: bool = False
@@ -88,15 +92,16 @@ def train_fm(
     """Trains a model in place.
 
     Raises:
-        ValueError: the loss is not finite.
+        ValueError: the loss is not finite, or ranks of 1 are not small enough for `least_ratio`.
     """
     started = time.perf_counter()
     n_steps = training.epochs * math.ceil(len(rows) / training.batch_size)
     run, generator = FmRun(n_steps), torch.Generator().manual_seed(seed)
-    posterior = None
+    posterior, rule = None, bayes.Rounding(training.tolerance, n_spreads=0.0)
     if training.temperature is not None:
         warmup = (int(START * n_steps), int(FULL * n_steps))
         posterior = bayes.attach(model, n_examples=len(rows), temperature=training.temperature, warmup=warmup, seed=seed)
+        check_ratio(posterior, training.least_ratio)
     optimizer = Adam(model.parameters(), lr=training.lr)
     if posterior is not None:
         posterior.watch(optimizer)
@@ -104,14 +109,14 @@ def train_fm(
     for _ in range(training.epochs):
         for chosen in torch.randperm(len(rows), generator=generator).split(training.batch_size):
             if posterior is not None and step == training.decision(n_steps):
-                run.decision = posterior.shrink(bayes.Rounding(training.tolerance, n_spreads=0.0))
+                run.decision = posterior.shrink(raised(rule, posterior, training.least_ratio))
                 run.report = str(posterior.report())
             for group in optimizer.param_groups:
                 group["lr"] = training.lr * training.rate(step, n_steps)
             if posterior is not None:
                 posterior.step()
             optimizer.zero_grad()
-            penalty = training.penalty if posterior is None or run.decision is not None else 0.0
+            penalty = training.penalty if posterior is None or run.decision is not None else training.search_penalty
             loss = _loss(model, rows.ids[chosen], rows.targets[chosen], penalty, task, is_null=training.is_null)
             if posterior is not None:
                 loss = posterior.loss(loss)
