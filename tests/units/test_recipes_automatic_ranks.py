@@ -118,6 +118,42 @@ def test_ranks_are_fixed_before_a_training_from_scratch() -> None:
         fix_ranks(factorized_weights(model), {"0": {"r1": 0}})
 
 
+def test_rebuilt_weights_train_the_same_network() -> None:
+    task, short, models = Regression(), Training(epochs=2, batch_size=64, lr=1e-2, dense_lr=1e-2, temperature=1.0), [student(), student()]
+    for model, rebuild in zip(models, (False, True), strict=True):
+        train_automatic(model, task, replace(short, rebuild=rebuild), seed=0)
+    assert_close(models[1].state_dict(), models[0].state_dict(), rtol=1e-3, atol=1e-4)
+
+
+def test_the_decay_of_the_search_ends_with_it() -> None:
+    """Without a tuning phase `weight_decay` changes nothing, and `search_decay` makes the weight smaller."""
+    task, norms = Regression(), {}
+    for decays in ((0.0, 0.0), (0.0, 10.0), (10.0, 0.0)):
+        model = student()
+        short = Training(epochs=4, batch_size=64, lr=1e-2, dense_lr=1e-2, temperature=1e-3, tuning=0.0)
+        train_automatic(model, task, replace(short, search_decay=decays[0], weight_decay=decays[1]), seed=0)
+        norms[decays] = float(factorized_weights(model)["0"].dense().detach().norm())
+    assert norms[0.0, 0.0] == norms[0.0, 10.0] > norms[10.0, 0.0]
+
+
+def test_a_warm_up_takes_its_part_of_the_steps_and_of_the_batches() -> None:
+    """Dense for half of the epochs, on the first half of the cosine; the search goes on with the batches that come then."""
+    task, seen = Regression(), []
+    short = Training(epochs=4, batch_size=64, lr=1e-2, dense_lr=1e-2, temperature=1e-3, dense_part=0.5)
+
+    class Watched(Regression):
+        def batches(self, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            seen.append(epoch)
+            return super().batches(seed, epoch)
+
+    dense = nn.Sequential(nn.Linear(16, 16))
+    train_plain(dense, Watched(), short, short.dense_lr, seed=0, part=short.dense_part)
+    found = train_automatic(student(), Watched(), short, seed=0)
+    assert seen == [0, 1, 2, 3] and found.n_steps == 2 * task.n_steps
+    with pytest.raises(ValueError, match="of 32 steps 22 are the warm-up's and 10 come after the decision; at least one is needed for the"):
+        train_automatic(student(), task, replace(short, dense_part=0.7), seed=0)
+
+
 def test_schedules() -> None:
     rates = [cosine(step, 100) for step in range(100)]
     assert rates[4] == 1.0 and max(rates) == 1.0 and rates[0] == 0.2 and rates[-1] < 1e-3

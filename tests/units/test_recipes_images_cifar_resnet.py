@@ -1,11 +1,13 @@
 """cifar-resnet: the network, dense and factorised, a short training on packed images, and what is refused."""
 
+import dataclasses
 import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from tenfold.bayes.found import factorized_weights
 from tenfold.recipes.images import cifar_resnet
@@ -54,10 +56,46 @@ def test_the_same_seed_gives_the_same_start() -> None:
 def test_a_short_training(tmp_path: Path) -> None:
     write_packed(tmp_path / "cifar10" / "train_jpg.npz", 16)
     write_packed(tmp_path / "cifar10" / "test_jpg_even.npz", 12)
-    options = Options(data=tmp_path, formats=("tucker:rank=3",), seeds=(0,), epochs=2, batch_size=8, temperature=1e-3)
+    options = Options(data=tmp_path, formats=("tucker:rank=3",), seeds=(0,), epochs=4, batch_size=8, temperature=1e-3)
     rows = cifar_resnet.run(options).data()["rows"]
     assert [row["way"] for row in rows] == ["dense", "automatic", "fixed", "null"]
     assert rows[1]["weights"] < rows[0]["weights"] and 0 <= rows[1]["accuracy"] <= 1
+
+
+@pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
+def test_a_run_that_is_stopped_after_its_warm_up_goes_on_from_there(tmp_path: Path) -> None:
+    """The dense steps are not repeated, the numbers are those of a run that nothing stopped, and no checkpoint is left."""
+    write_packed(tmp_path / "train_jpg.npz", 16)
+    write_packed(tmp_path / "test_jpg.npz", 12)
+    seen: list[int] = []
+
+    def stop(label: str, done: int, total: int) -> None:
+        if "automatic" in label and done == total:
+            raise KeyboardInterrupt
+
+    def see(label: str, done: int, total: int) -> None:
+        if "automatic" in label:
+            seen.append(total)
+
+    whole = Options(data=tmp_path, formats=("tucker:rank=3",), seeds=(0,), epochs=4, batch_size=8, out=tmp_path / "whole")
+    first = cifar_resnet.run(dataclasses.replace(whole, progress=see)).data()["rows"]
+    assert seen == [5] * 5 + [3] * 3
+    killed = dataclasses.replace(whole, out=tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        cifar_resnet.run(dataclasses.replace(killed, progress=stop))
+    assert len(list(tmp_path.rglob("*.dense.ckpt"))) == 1
+    seen.clear()
+    again = cifar_resnet.run(dataclasses.replace(killed, progress=see)).data()["rows"]
+    assert seen == [3] * 3
+    assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in first]
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_factorised_at_full_ranks_is_the_same_network() -> None:
+    dense, x = build(DENSE, 0).eval(), torch.randn(2, 3, 32, 32)
+    small = cifar_resnet.factorised("tucker:rank=1.0", dense)
+    assert tuple(factorized_weights(small)) == factorised_layers()
+    assert_close(small(x), dense(x), rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 The steps are divided in three. Search: a `Posterior` with the prior's weight at zero, rising, and then constant, while the learning rate
 falls along a cosine to less than a hundredth of its peak. Decision: rounding, where wanted weighted by the second moments of the inputs;
 whether the ranks have stopped changing is looked at several times before. Tuning: the smaller factors without a prior. Networks
-without a search (dense ones, fixed ranks) get as many steps on one cosine.
+without a search (dense ones, fixed ranks) get as many steps on one cosine. Before the search there may be a full-rank warm-up: the dense
+network on the first part of its cosine, then factorised (Wang et al. 2021, Pufferfish, arXiv 2103.03936; Wang et al. 2023, Cuttlefish,
+arXiv 2305.02538).
 """
 
 import functools
@@ -38,6 +40,7 @@ class Training:
     tolerance: of the rounding; least_ratio: where above 0, it is raised until the factorised layers have so many times fewer values than
         if dense.
     kind: of the posterior.
+    dense_part: the part of all steps that a full-rank warm-up had; it is the caller's.
     quiet, full: parts of the search: until the prior begins, and until it has its full weight.
     tuning: the part of all steps after the decision; tuning_lr: its highest learning rate relative to `lr`.
     weight_decay: of AdamW, for parameters with two axes or more; search_decay: that of the search, where the prior is in its place.
@@ -53,6 +56,7 @@ class Training:
     tolerance: float = 0.1
     least_ratio: float = 0.0
     kind: str = "variational"
+    dense_part: float = 0.0
     quiet: float = 0.1
     full: float = 0.4
     tuning: float = 0.3
@@ -94,6 +98,7 @@ def train_plain(
     lr: float,
     *,
     seed: int,
+    part: float = 1.0,
     checkpoint: Path | None = None,
     save_every: int = SAVE_EVERY,
     label: str = "training",
@@ -102,12 +107,14 @@ def train_plain(
     """Trains a model with the ranks that it has, or a dense one, in place; the seconds that its steps took.
 
     Args:
+        part: so much of the steps, the first ones on the schedule of all, as in a full-rank warm-up.
         checkpoint: a file to go on from, written every `save_every` steps and at the end; remove it when what was trained is safe.
 
     Raises:
         ValueError: the checkpoint is damaged, or of a run with other settings.
     """
-    steps = _steps(model, task, training, lr, training.epochs * task.n_steps, seed, task.n_examples)
+    horizon = training.epochs * task.n_steps
+    steps = _steps(model, task, training, lr, round(part * horizon), seed, task.n_examples, horizon=horizon)
     steps.run(checkpoint, save_every, label, progress)
     return steps.seconds
 
@@ -124,19 +131,26 @@ def train_automatic(
     label: str = "training",
     progress: Progress = silent,
 ) -> Found:
-    """Trains a model in place and finds its ranks meanwhile.
+    """Trains a model in place and finds its ranks meanwhile, in the steps that the full-rank warm-up has left.
 
     Args:
         moments: by layer, the second moment of its inputs; rounding errors are then measured on what the layer computes.
         checkpoint: as in `train_plain`.
 
     Raises:
-        ValueError: as in `train_plain`.
+        ValueError: as in `train_plain`, or no steps are left for the search.
     """
-    total = training.epochs * task.n_steps
-    n_search = total - round(training.tuning * total)
+    horizon = training.epochs * task.n_steps
+    n_before, n_tuning = round(training.dense_part * horizon), round(training.tuning * horizon)
+    total = horizon - n_before
+    if total <= n_tuning:
+        raise ValueError(
+            f"of {horizon} steps {n_before} are the warm-up's and {n_tuning} come after the decision; at least one is needed for the search: "
+            "train for more epochs"
+        )
     rule = Rounding(training.tolerance, n_spreads=0.0, moments=dict(moments or {}))
-    steps = _steps(model, task, training, training.lr * training.tuning_lr, total, seed, task.n_examples, n_search, rule)
+    lr = training.lr * training.tuning_lr
+    steps = _steps(model, task, training, lr, total, seed, task.n_examples, total - n_tuning, rule, n_before=n_before)
     steps.run(checkpoint, save_every, label, progress)
     return _found(steps)
 
@@ -208,18 +222,26 @@ def _steps(
     n_examples: int,
     n_search: int = 0,
     rule: Rounding | None = None,
+    *,
+    n_before: int = 0,
+    horizon: int | None = None,
 ) -> Steps:
-    """The steps of a fresh model: `n_search` of a search where there is a rule, and then others whose highest learning rate is `lr`."""
+    """The steps of a model: `n_search` of a search where there is a rule, and then others whose highest learning rate is `lr`.
+
+    n_before: steps whose batches are past; horizon: where the learning rate would reach zero; left out, at the last step.
+    """
+    end = total if horizon is None else horizon
 
     def rate(step: int) -> float:
         if step < n_search:
             return training.lr * search_rate(step, n_search)
-        return lr * cosine(step - n_search, total - n_search)
+        return lr * cosine(step - n_search, end - n_search)
 
     def optimizer(is_searching: bool) -> Optimizer:
         return adam(model, training.lr, training.search_decay) if is_searching else adam(model, lr, training.weight_decay)
 
     more = {"n_examples": n_examples, "n_steps": total, "n_search": n_search, "last_lr": lr, "seed": seed, "has_data": task is not None}
+    more |= {"n_before": n_before, "horizon": end}
     settings = run_settings(model, training, **more)
     search = None
     if rule is not None:
@@ -232,7 +254,7 @@ def _steps(
             seed=seed,
         )
         search = Search(posterior, rule, n_search, training.least_ratio)
-    return Steps(model, task, seed, total, rate, optimizer, settings, search, training.precision, training.rebuild)
+    return Steps(model, task, seed, total, rate, optimizer, settings, search, training.precision, training.rebuild, n_before)
 
 
 def _found(steps: Steps) -> Found:

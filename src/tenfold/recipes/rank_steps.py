@@ -128,6 +128,7 @@ class Steps:
     optimizer: makes that of the model, whose parameters the decision replaces; it is told whether it serves the search.
     settings: what has to be the same for the training to go on, as texts.
     precision: of the forward and backward steps; is_rebuilt: they multiply with rebuilt weights.
+    n_before: steps before the first one here, whose batches are past.
     seconds: in the steps that are done.
     """
 
@@ -141,6 +142,7 @@ class Steps:
     search: Search | None = None
     precision: str = "float32"
     is_rebuilt: bool = False
+    n_before: int = 0
     done: int = 0
     seconds: float = 0.0
     batches: Iterator[tuple[Any, Tensor]] = field(default_factory=lambda: iter(()))
@@ -216,7 +218,7 @@ class Steps:
 
     def _batches(self, task: Task) -> Iterator[tuple[Any, Tensor]]:
         """The batches from the next step on; epochs follow one another."""
-        epoch, n_done = divmod(self.done, task.n_steps)
+        epoch, n_done = divmod(self.n_before + self.done, task.n_steps)
         batches = itertools.chain.from_iterable(
             itertools.islice(task.batches(self.seed, number), task.n_steps) for number in itertools.count(epoch)
         )

@@ -64,6 +64,7 @@ class RankRuns:
         trainings: how each format is trained, `DENSE` among them.
         moments: by layer, the second moment of its inputs.
         start: gives a layer of fixed ranks its start values, as `build` does.
+        factorised: from a format's name and a dense model, the model with factorised layers, for trainings with a dense part.
         words: by format, what the data and the model are: runs of other words are other runs.
     """
 
@@ -79,10 +80,11 @@ class RankRuns:
         options: Options,
         moments: Mapping[str, Tensor],
         start: Callable[[Any], None] = lambda layer: layer.reset_parameters(),
+        factorised: Callable[[str, nn.Module], nn.Module] | None = None,
     ) -> None:
         self.recipe, self.words, self.task, self.test = recipe, words, task, test
         self.build, self.layers, self.trainings, self.options, self.moments = build, layers, trainings, options, moments
-        self.start = start
+        self.start, self.factorised = start, factorised
 
     def run(self, format: str, way: str, seed: int, ranks: Mapping[str, Mapping[str, int]] | None = None) -> RankRun:
         """A run: the file of it where it is finished, else trained, from its checkpoint where there is one."""
@@ -97,8 +99,9 @@ class RankRuns:
         checkpoint = None if place is None else place.with_suffix(".ckpt")
         found = self._train(format, way, seed, ranks, checkpoint)
         write_kept(place, key, dataclasses.asdict(found))
-        if checkpoint is not None:
-            checkpoint.unlink(missing_ok=True)
+        for one in (checkpoint, _dense_checkpoint(checkpoint)):
+            if one is not None:
+                one.unlink(missing_ok=True)
         return found
 
     def _train(self, format: str, way: str, seed: int, ranks: Mapping[str, Mapping[str, int]] | None, checkpoint: Path | None) -> RankRun:
@@ -111,8 +114,11 @@ class RankRuns:
             found = train_null(model, self.task.n_examples, training, n_steps, **how)
             ranks, removed, seconds = found.ranks, found.removed, found.seconds
         elif way == AUTOMATIC:
+            warm_up = 0.0
+            if training.dense_part:
+                model, warm_up = self._warmed_up(format, seed, how)
             found = train_automatic(model, self.task, training, moments=self.moments, **how)
-            ranks, removed, seconds, is_stable = found.ranks, found.removed, found.seconds, found.is_stable
+            ranks, removed, is_stable, seconds = found.ranks, found.removed, found.is_stable, found.seconds + warm_up
         else:
             if way == FIXED:
                 self._fix(model, ranks or {}, seed)
@@ -126,6 +132,14 @@ class RankRuns:
         return RankRun(
             format, way, seed, test, sampled, weights, dense_weights, parameters, _plain(ranks or {}), is_stable, removed, n_steps, seconds
         )
+
+    def _warmed_up(self, format: str, seed: int, how: dict[str, Any]) -> tuple[nn.Module, float]:
+        """The factorised model after a full-rank warm-up, and the seconds of its steps."""
+        assert self.factorised is not None
+        dense, training = self.build(DENSE, seed), self.trainings[format]
+        how = {**how, "checkpoint": _dense_checkpoint(how["checkpoint"]), "part": training.dense_part}
+        seconds = train_plain(dense, self.task, training, training.dense_lr, **how)
+        return self.factorised(format, dense), seconds
 
     def _fix(self, model: nn.Module, ranks: Mapping[str, Mapping[str, int]], seed: int) -> None:
         fix_ranks(factorized_weights(model), ranks)
@@ -188,6 +202,11 @@ class RankRuns:
                 weights += layer.weight.numel()
                 dense += layer.weight.numel()
         return weights, dense, sum(p.numel() for p in model.parameters()) - gone
+
+
+def _dense_checkpoint(checkpoint: Path | None) -> Path | None:
+    """That of the full-rank warm-up before a search."""
+    return None if checkpoint is None else checkpoint.with_suffix(".dense.ckpt")
 
 
 def _plain(ranks: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
