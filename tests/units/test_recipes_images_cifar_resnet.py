@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from tenfold.bayes.found import factorized_weights
+from tenfold.format import Format
+from tenfold.formats import CP, Tucker
+from tenfold.nn import Conv2d
 from tenfold.recipes.images import cifar_resnet
 from tenfold.recipes.images.cifar_resnet import build, factorised_layers
 from tenfold.recipes.options import DENSE, Options
@@ -96,6 +100,16 @@ def test_factorised_at_full_ranks_is_the_same_network() -> None:
     small = cifar_resnet.factorised("tucker:rank=1.0", dense)
     assert tuple(factorized_weights(small)) == factorised_layers()
     assert_close(small(x), dense(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("format", [CP(rank=3), Tucker(rank=3)])
+def test_fixed_ranks_get_start_values(format: Format) -> None:
+    """Of a usual size: a factor of zeros, which is what new ranks leave, would never learn."""
+    layer = Conv2d(8, 8, 3, bias=False, format=format)
+    for factor in layer.factorized.factors:
+        nn.init.zeros_(factor)
+    cifar_resnet.start(layer)
+    assert 0.03 < float(layer.weight.detach().std()) < 0.5
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

@@ -145,8 +145,8 @@ def train_automatic(
     total = horizon - n_before
     if total <= n_tuning:
         raise ValueError(
-            f"of {horizon} steps {n_before} are the warm-up's and {n_tuning} come after the decision; at least one is needed for the search: "
-            "train for more epochs"
+            f"of {horizon} steps {n_before} are the warm-up's and {n_tuning} come after the decision; at least one is needed for the "
+            "search: train for more epochs"
         )
     rule = Rounding(training.tolerance, n_spreads=0.0, moments=dict(moments or {}))
     lr = training.lr * training.tuning_lr

@@ -105,7 +105,8 @@ def factorised(format: str, model: nn.Module) -> nn.Module:
 
 
 def start(layer: Conv2d) -> None:
-    """Orthogonal start values for tree networks, of the size of He et al. 2015, arXiv 1502.01852: normal ones would begin at low rank."""
+    """Fresh values; for tree networks orthogonal ones, for normal ones begin at low rank (size: He et al. 2015, arXiv 1502.01852)."""
+    layer.reset_parameters()
     if all(term.is_tree for term in layer.factorized.network.terms):
         init.orthogonal_(layer.factorized, math.sqrt(2 / (layer.in_channels * math.prod(layer.kernel_size))))
 
