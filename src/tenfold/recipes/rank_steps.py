@@ -49,6 +49,15 @@ class Task(Protocol):
         ...
 
 
+def batches_from(task: Task, seed: int, step: int) -> Iterator[tuple[Any, Tensor]]:
+    """The batches from a step on, those before it skipped at once; epochs follow one another without end."""
+    epoch, n_done = divmod(step, task.n_steps)
+    batches = itertools.chain.from_iterable(itertools.islice(task.batches(seed, number), task.n_steps) for number in itertools.count(epoch))
+    for _ in range(n_done):
+        next(batches)
+    return batches
+
+
 class Search:
     """A posterior in the first `n_steps`, and a rule that then decides; the decision is looked at before it counts.
 
@@ -210,21 +219,11 @@ class Steps:
         if self.posterior is not None:
             self.posterior.watch(optimizer)
         if self.task is not None:
-            self.batches = self._batches(self.task)
+            self.batches = batches_from(self.task, self.seed, self.n_before + self.done)
         if state is not None:
             optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["random"])
         return optimizer
-
-    def _batches(self, task: Task) -> Iterator[tuple[Any, Tensor]]:
-        """The batches from the next step on; epochs follow one another."""
-        epoch, n_done = divmod(self.n_before + self.done, task.n_steps)
-        batches = itertools.chain.from_iterable(
-            itertools.islice(task.batches(self.seed, number), task.n_steps) for number in itertools.count(epoch)
-        )
-        for _ in range(n_done):
-            next(batches)
-        return batches
 
     def _state(self, optimizer: Optimizer) -> dict[str, Any]:
         return {

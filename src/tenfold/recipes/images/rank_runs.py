@@ -1,6 +1,7 @@
 """Rank runs: dense, automatic ranks, fixed ranks from scratch and the null model; finished runs are kept and not repeated."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tenfold.recipes.images.calibration import Calibration, calibration
 from tenfold.recipes.images.task import ImageTask
 from tenfold.recipes.kept import kept_place, read_kept, write_kept
 from tenfold.recipes.options import DENSE, Options
+from tenfold.recipes.rank_steps import batches_from
 from tenfold.survey import eval_mode
 
 AUTOMATIC, FIXED, NULL = "automatic", "fixed", "null"
@@ -108,15 +110,14 @@ class RankRuns:
         training, lr = self.trainings[format], self.trainings[format].dense_lr if way == DENSE else self.trainings[format].lr
         label = f"{self.recipe} {format} {way}, seed {seed}"
         how: Any = {"seed": seed, "checkpoint": checkpoint, "label": label, "progress": self.options.progress}
-        model, n_steps = self.build(format, seed), training.epochs * self.task.n_steps
+        is_warmed_up = way == AUTOMATIC and training.dense_part > 0
+        model, warm_up = self._warmed_up(format, seed, how) if is_warmed_up else (self.build(format, seed), 0.0)
+        n_steps = training.epochs * self.task.n_steps
         sampled, is_stable, removed = None, None, ()
         if way == NULL:
             found = train_null(model, self.task.n_examples, training, n_steps, **how)
             ranks, removed, seconds = found.ranks, found.removed, found.seconds
         elif way == AUTOMATIC:
-            warm_up = 0.0
-            if training.dense_part:
-                model, warm_up = self._warmed_up(format, seed, how)
             found = train_automatic(model, self.task, training, moments=self.moments, **how)
             ranks, removed, is_stable, seconds = found.ranks, found.removed, found.is_stable, found.seconds + warm_up
         else:
@@ -158,9 +159,9 @@ class RankRuns:
         logs = [p for name, p in model.named_parameters() if "log_variances" in name]
         optimizer = torch.optim.Adam(logs, lr=SPREADING_LR)
         n_steps = max(1, round(SPREADING * epochs * self.task.n_steps))
-        done = 0
         with eval_mode(model):
-            for inputs, targets in self._batches(seed, epochs, n_steps):
+            batches = batches_from(self.task, seed, epochs * self.task.n_steps)
+            for done, (inputs, targets) in enumerate(itertools.islice(batches, n_steps)):
                 for group in optimizer.param_groups:
                     group["lr"] = SPREADING_LR * cosine(done, n_steps)
                 posterior.step()
@@ -170,20 +171,9 @@ class RankRuns:
                 for one, gradient in zip(logs, gradients, strict=True):
                     one.grad = gradient
                 optimizer.step()
-                done += 1
         draws = posterior.predictions(lambda: self.task.probabilities(model, self.test), N_SAMPLES)
         posterior.finish()
         return calibration(draws.mean(0), self.test.labels)
-
-    def _batches(self, seed: int, epoch: int, n_steps: int) -> Any:
-        done = 0
-        while done < n_steps:
-            for batch in self.task.batches(seed, epoch):
-                yield batch
-                done += 1
-                if done == n_steps:
-                    return
-            epoch += 1
 
     def _sizes(self, model: nn.Module, removed: tuple[str, ...]) -> tuple[int, int, int]:
         """Values stored for the layers that formats factorise, the same if dense, and all parameters."""
