@@ -9,6 +9,7 @@ convolve  (N, in, *positions) -> (N, out, *positions)
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -91,9 +92,8 @@ class FactorizedWeight(nn.Module):
 
     def _sum(self, make: Callable[[int, list[Tensor]], Tensor]) -> Tensor:
         """`make(number of the term, its factors)`, summed over the terms."""
-        factors = list(self.factors)
-        parts = [make(number, factors[part]) for number, part in enumerate(self.network.term_slices)]
-        return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        factors = self._values()
+        return reduce(torch.add, [make(number, factors[part]) for number, part in enumerate(self.network.term_slices)])
 
     def apply(self, x: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(*batch, out) from (*batch, in): x times the transposed dense weight.
@@ -112,12 +112,8 @@ class FactorizedWeight(nn.Module):
         if size_in.padding:
             x = F.pad(x, (0, size_in.padding))
         batch = bucket(math.prod(x.shape[:-1]))
-
-        def term(number: int, factors: list[Tensor]) -> Tensor:
-            plan = self.plan_apply(batch, is_kept, number)
-            return contract.linear(plan, self._prepared_for(plan, factors, x.dtype), x)
-
-        return self._cut(self._sum(term))
+        ready = self._ready(("apply", batch, x.dtype), lambda term: self.plan_apply(batch, is_kept, term))
+        return self._cut(reduce(torch.add, [contract.linear(plan, tensors, x) for plan, tensors in ready]))
 
     def _cut(self, y: Tensor) -> Tensor:
         """Outputs without those that padding added."""
@@ -127,16 +123,13 @@ class FactorizedWeight(nn.Module):
     def bound(self, batch: int) -> Callable[[Tensor], Tensor]:
         """`apply` for many inputs of about `batch` rows: what depends on the factors alone is computed now, once, with gradients."""
         size_in = self.fold.axis("i")
-        plans = [self.plan_apply(bucket(batch), True, number) for number in range(len(self.network.terms))]
-        factors, dtype = list(self.factors), self.factors[0].dtype
-        ready = [self._prepared_for(plan, factors[part], dtype) for plan, part in zip(plans, self.network.term_slices, strict=True)]
+        ready = self._ready(("apply", bucket(batch), self.factors[0].dtype), lambda term: self.plan_apply(bucket(batch), True, term))
 
         def apply(x: Tensor) -> Tensor:
             x = self._cast(x)
             if size_in.padding:
                 x = F.pad(x, (0, size_in.padding))
-            parts = [contract.linear(plan, [one.to(x.dtype) for one in tensors], x) for plan, tensors in zip(plans, ready, strict=True)]
-            return self._cut(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0))
+            return self._cut(reduce(torch.add, [contract.linear(plan, [one.to(x.dtype) for one in tensors], x) for plan, tensors in ready]))
 
         return apply
 
@@ -175,13 +168,9 @@ class FactorizedWeight(nn.Module):
             return spatial(x, self.dense().to(x.dtype), groups)
         if axis_in.padding:
             x = pad_channels(x, groups, axis_in.padding)
-        batch = bucket(x.shape[0])
-
-        def term(number: int, factors: list[Tensor]) -> Tensor:
-            plan = self.plan_convolve(batch, is_kept, p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride, number)
-            return contract.convolve(plan, self._prepared_for(plan, factors, x.dtype), x, spatial)
-
-        y = self._sum(term)
+        sizes = (bucket(x.shape[0]), is_kept, p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride)
+        ready = self._ready(("convolve", sizes[0], p, x.dtype), lambda term: self.plan_convolve(*sizes, term))
+        y = reduce(torch.add, [contract.convolve(plan, tensors, x, None if p.is_pointwise else spatial) for plan, tensors in ready])
         if axis_out.padding:
             y = y.unflatten(1, (groups, -1)).narrow(2, 0, axis_out.size // axis_out.groups).flatten(1, 2)
         return y
@@ -266,13 +255,25 @@ class FactorizedWeight(nn.Module):
         """Whether contractions of factors alone are kept between calls: in eval, without gradients, outside of tracing."""
         return not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
 
-    def _prepared_for(self, plan: ContractionPlan, factors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
-        """The tensors that the steps of a term's plan need, in the dtype of the input."""
-        return self.kept((plan, dtype), lambda: [one.to(dtype) for one in contract.prepare(plan, factors)])
+    def _ready(self, key: tuple[Any, ...], plan_of: Callable[[int], ContractionPlan]) -> list[tuple[ContractionPlan, list[Tensor]]]:
+        """For each term its plan, and the tensors that the steps of that need; the key ends with their dtype."""
+
+        def make():  # Dynamo cannot trace an annotation here
+            factors, plans = self._values(), [plan_of(number) for number in range(len(self.network.term_slices))]
+            tensors = [contract.prepare(plan, factors[part]) for plan, part in zip(plans, self.network.term_slices, strict=True)]
+            return [(plan, [one.to(key[-1]) for one in ones]) for plan, ones in zip(plans, tensors, strict=True)]
+
+        return self.kept(key, make)
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """`make()`, or what it gave before, where `is_kept()` and no factor has changed since; `train()` and `eval()` forget all."""
-        return self._prepared.find(key, list(self.factors), make) if self.is_kept() else make()
+        return self._prepared.find(key, self._values(), make) if self.is_kept() else make()
+
+    def _values(self) -> list[Tensor]:
+        """The factors; a plain `ParameterList` is slow to iterate over, and its dictionary lacks those that are parametrised."""
+        values: Any = self.factors._parameters
+        is_plain = type(self.factors) is nn.ParameterList and len(values) == len(self.network.factors)
+        return list(values.values() if is_plain else self.factors)
 
     def train(self, mode: bool = True) -> Self:
         """torch's; what was kept is dropped, so that training does not hold memory for it."""

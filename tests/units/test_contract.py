@@ -115,15 +115,19 @@ def test_tucker_convolution_is_pointwise_full_pointwise() -> None:
     assert plan.flops == 2 * (1024 * 64 * 16 + 256 * 9 * 16 * 24 + 256 * 24 * 64)
 
 
+@pytest.mark.parametrize("n", [1, 6])
+@pytest.mark.parametrize("comes_last", [False, True])
+@pytest.mark.parametrize("is_cached", [True, False], ids=["eval", "training"])
 @pytest.mark.parametrize(("format", "is_moved"), [(CP(rank=8), True), (Tucker(rank=4), False)], ids=["CP", "Tucker"])
-def test_channels_last_inside_gives_the_same(format, is_moved: bool) -> None:
-    """Depthwise steps of images are run channels last and back; nobody outside sees it."""
+def test_channels_last_inside_gives_the_same(format, is_moved: bool, is_cached: bool, comes_last: bool, n: int) -> None:
+    """Eval runs the spatial step channels last; training only a depthwise one of more than a few images. Nobody outside sees it."""
     fold = make_fold([("o", 64), ("i", 48), ("k", 3), ("k", 3)], 1)
     network = format.network(fold)
     factors = factors_of(network)
     dense = fold.unfold(torch.einsum(_einsum(network), *factors))
-    plan = plan_convolution(network, 16, True, CPU, Positions(1024, 1024, (3, 3)))
-    x = torch.randn(6, 48, 8, 7, dtype=torch.float64)
+    plan = plan_convolution(network, 16, is_cached, CPU, Positions(1024, 1024, (3, 3)))
+    layout = torch.channels_last if comes_last else torch.contiguous_format
+    x = torch.randn(n, 48, 8, 7, dtype=torch.float64).contiguous(memory_format=layout)
     seen = []
 
     def spatial(x: torch.Tensor, weight: torch.Tensor, groups: int) -> torch.Tensor:
@@ -132,10 +136,21 @@ def test_channels_last_inside_gives_the_same(format, is_moved: bool) -> None:
 
     y = contract.convolve(plan, contract.prepare(plan, factors), x, spatial)
     assert_close(y, torch.conv2d(x, dense))
-    assert y.is_contiguous() and seen == [is_moved]
-    few = contract.convolve(plan, contract.prepare(plan, factors), x[:2], spatial)
-    assert_close(few, y[:2])
-    assert seen == [is_moved, False], "a small batch loses more by it than it gains"
+    assert y.is_contiguous(memory_format=layout) and seen == [comes_last or is_cached or (is_moved and n > 1)]
+
+
+@pytest.mark.parametrize("is_cached", [True, False], ids=["eval", "training"])
+@pytest.mark.parametrize("rank", [4, 24])
+def test_a_kernel_of_one_value_is_products_alone(rank: int, is_cached: bool) -> None:
+    """Rank 24 is cheaper as the dense weight."""
+    fold = make_fold([("o", 24), ("i", 48), ("k", 1), ("k", 1)], 1)
+    network = SVD(rank=rank).network(fold)
+    factors = factors_of(network)
+    plan = plan_convolution(network, 16, is_cached, CPU, Positions(64, 64, (1, 1), is_pointwise=True))
+    x = torch.randn(3, 48, 8, 7, dtype=torch.float64)
+    y = contract.convolve(plan, contract.prepare(plan, factors), x, None)
+    assert plan.is_dense is (rank == 24)
+    assert_close(y, torch.conv2d(x, fold.unfold(torch.einsum(_einsum(network), *factors))))
 
 
 def test_the_dense_weight_is_used_where_it_is_cheaper() -> None:

@@ -123,9 +123,8 @@ def test_dropout_is_between_layers_in_training_only() -> None:
 def test_weight_side_contractions_are_made_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = LSTM(16, 16, recurrent_format=tenfold.KCP(rank=2), recurrent_modes=(4, 4))
     calls = []
-    weight = layer.factorized["weight_hh_l0"]
-    original = weight._prepared_for
-    monkeypatch.setattr(weight, "_prepared_for", lambda *arguments: calls.append(1) or original(*arguments))
+    original = layer.factorized["weight_hh_l0"]._ready
+    monkeypatch.setattr(layer.factorized["weight_hh_l0"], "_ready", lambda *arguments: calls.append(1) or original(*arguments))
     layer(torch.randn(7, 2, 16))[0].sum().backward()
     assert len(calls) == 1
 

@@ -6,12 +6,14 @@ layout.py     how its indices can lie in memory before and after a step, so that
 setting.py    what a search is told; apply_steps.py and convolve_steps.py price and build the steps of the two verbs
 search.py     the choice; cost.py what an operation costs on a machine, pairs.py factors among themselves
 lookup*.py    rows of tables for ids: what ids have in common is computed once
-steps.py      the plan as data; chain.py and run.py execute it with torch operations
+steps.py      the plan as data; chain.py, convolve_run.py and run.py execute it with torch operations
 
 A measured machine model is another `Machine` value; a native kernel is another way to run a `Step`.
 """
 
 from tenfold.contract.chain import linear as linear
+from tenfold.contract.convolve_run import convolve as convolve
+from tenfold.contract.convolve_run import prepare as prepare
 from tenfold.contract.convolve_steps import Positions as Positions
 from tenfold.contract.cost import Machine as Machine
 from tenfold.contract.lookup_call import Request as Request
@@ -23,10 +25,8 @@ from tenfold.contract.lookup_call import reuse_of as reuse_of
 from tenfold.contract.lookup_call import summed as summed
 from tenfold.contract.pairs import plan_dense as plan_dense
 from tenfold.contract.pairs import plan_rows as plan_rows
-from tenfold.contract.run import convolve as convolve
 from tenfold.contract.run import dense as dense
 from tenfold.contract.run import digits_of as digits_of
-from tenfold.contract.run import prepare as prepare
 from tenfold.contract.run import rows as rows
 from tenfold.contract.search import dense_plan as dense_plan
 from tenfold.contract.search import fewest_flops as fewest_flops

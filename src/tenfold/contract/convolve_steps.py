@@ -13,20 +13,24 @@ from tenfold.network import Network
 
 @dataclass(frozen=True)
 class Positions:
-    """A convolution's positions for each sample, before and after it, and what the kernel modes are; `stride` over all axes."""
+    """A convolution's positions for each sample, before and after it, and what the kernel modes are; `stride` over all axes.
+
+    is_pointwise: every position is mapped to itself, by a kernel of one value.
+    """
 
     n_in: int
     n_out: int
     kernel: tuple[int, ...]
     is_transposed: bool = False
     stride: int = 1
+    is_pointwise: bool = False
 
     @property
     def nominal(self) -> "Positions":
         """The positions that a plan is made for, in steps of four: it depends on their order of magnitude only."""
         n_in = 16 * 4 ** sum(self.n_in > limit for limit in (32, 128, 512, 2048, 8192))
         n_out = n_in * self.stride if self.is_transposed else max(1, n_in // self.stride)
-        return Positions(n_in, n_out, self.kernel, self.is_transposed, self.stride)
+        return Positions(n_in, n_out, self.kernel, self.is_transposed, self.stride, self.is_pointwise)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Sizes that are only known at run time (the batch) are written as -1, at most one
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 
@@ -144,6 +145,12 @@ class ContractionPlan:
 
     def __hash__(self) -> int:
         return hash((self.statement, self.batch, self.is_cached, self.nanoseconds))  # a key of every call: the steps would take longer
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether no step of a convolution but the spatial one sees channels in groups or in another order."""
+        is_ordered = all(step.perm is None and step.n_passing == 1 for step in self.steps) and self.out_perm is None
+        return is_ordered and all(step.n_shared == 1 for step in self.steps if step.kind == "linear")
 
     @property
     def seconds(self) -> float:

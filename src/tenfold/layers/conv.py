@@ -31,6 +31,7 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
     in_channels: int
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
+    padding: Any
 
     def _build(self, options: nn.Module, factorized: FactorizedWeight, bias: nn.Parameter | None) -> None:
         layer: Any = options
@@ -38,6 +39,8 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
         for name in _OPTIONS:
             setattr(self, name, getattr(layer, name))
         self._reversed_padding = list(layer._reversed_padding_repeated_twice)
+        is_padded = not isinstance(self.padding, str) and any(self.padding)  # a kernel of one value needs none to keep the size
+        self._is_pointwise = not self.is_transposed and {*self.kernel_size, *self.stride} == {1} and not is_padded
         self.register_parameter("bias", bias)
 
     def reset_parameters(self) -> None:
@@ -104,12 +107,15 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
                 "or one sample of it"
             )
         y = self.factorized.convolve(x, spatial, self._positions(x))
-        return y if self.bias is None else y + self.bias.to(y.dtype).reshape(-1, *[1] * n_spatial)
+        if self.bias is None:
+            return y
+        bias = self.bias.to(y.dtype).reshape(-1, *[1] * n_spatial)
+        return y.add_(bias) if self.factorized.is_kept() and type(self.bias) is nn.Parameter else y + bias
 
     def _positions(self, x: Tensor) -> Positions:
         """The class of the numbers of places read and written."""
         stride = math.prod(self.stride)
-        return Positions(places(x.shape[2:]), 1, tuple(self.kernel_size), self.is_transposed, stride).nominal
+        return Positions(places(x.shape[2:]), 1, tuple(self.kernel_size), self.is_transposed, stride, self._is_pointwise).nominal
 
     def plan(self, batch: int = 16, positions: Sequence[int] = (32, 32)) -> Any:
         """How the weight is contracted with a batch of inputs with so many positions, in eval; `print` it."""

@@ -1,0 +1,112 @@
+"""Convolutions: the steps of (N, in, *positions) -> (N, out, *positions), one after another."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tenfold.contract.run import dense
+from tenfold.contract.steps import ContractionPlan
+
+MOVED_BATCH = 5  # images; smaller batches lose more by being laid out anew than they gain
+Spatial: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
+
+
+def prepare(plan: ContractionPlan, factors: Sequence[Tensor]) -> list[Tensor]:
+    """One tensor for each step: its factors contracted, in the layout that the step needs."""
+    made = [dense(step.group, factors) for step in plan.steps]
+    if plan.verb != "convolve":
+        return made
+    is_last = _is_multiplied(plan, factors[0]) and len(made) > 1
+    layouts = [torch.channels_last if is_last and one.dim() == 4 else torch.contiguous_format for one in made]
+    return [one.contiguous(memory_format=layout) for one, layout in zip(made, layouts, strict=True)]  # torch's backward refuses strides
+
+
+def convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:
+    """(N, out, *positions) from (N, in, *positions).
+
+    `spatial(x, weight, groups)` is the layer's own dense convolution; None: it maps the channels of each position to that position.
+    """
+    if x.dim() == 4 and (spatial is None or len(prepared) > 1) and _is_multiplied(plan, x):
+        return _multiplied(plan, prepared, x, spatial)
+    is_moved = _is_moved(plan, x)
+    if is_moved:
+        x = x.contiguous(memory_format=torch.channels_last)
+    y = _convolve(plan, prepared, x, spatial)
+    return y.contiguous() if is_moved else y
+
+
+# -- on a CPU, without gradients: matrix products that also lay images out --------------------------------------------------
+
+
+def _is_multiplied(plan: ContractionPlan, like: Tensor) -> bool:
+    return plan.is_cached and like.device.type == "cpu" and plan.is_plain
+
+
+def _multiplied(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:
+    """The steps, with channels last between the first and the last of them: a product reads and writes either layout at no cost."""
+    comes_last = not x.is_contiguous() and _is_last(x)
+    for number, (step, weight) in enumerate(zip(plan.steps, prepared, strict=True), 1):
+        if step.kind == "convolve" and spatial is not None:
+            x = spatial(x, weight, step.n_shared)
+        elif step.n_shared > 1:
+            x = F.conv2d(x, weight, groups=step.n_shared)
+        else:
+            x = _product(x, weight, comes_last or number < len(plan.steps))
+    return x.contiguous(memory_format=torch.channels_last if comes_last else torch.contiguous_format)
+
+
+def _is_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _product(x: Tensor, weight: Tensor, is_last: bool) -> Tensor:
+    """(N, o, height, width) from (N, i, height, width) and (o, i, 1, 1), with the channels last or first in memory."""
+    n, _, height, width = x.shape
+    matrix = weight.flatten(1)
+    places = x.permute(0, 2, 3, 1).flatten(1, 2) if _is_last(x) else x.flatten(2).transpose(1, 2)
+    if is_last and _is_last(x):
+        y = F.linear(places, matrix)
+    elif is_last:
+        y = torch.bmm(places, matrix.t().expand(n, -1, -1))
+    else:
+        return torch.bmm(matrix.expand(n, -1, -1), places.transpose(1, 2)).unflatten(2, (height, width))
+    return y.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+# -- any device, with or without gradients -----------------------------------------------------------------------------------
+
+
+def _is_moved(plan: ContractionPlan, x: Tensor) -> bool:
+    """Whether images are laid out channels last for the steps, and back: only depthwise steps gain more by it than that costs."""
+    if x.dim() != 4 or x.device.type != "cpu" or torch.compiler.is_compiling() or x.shape[0] < MOVED_BATCH or not x.is_contiguous():
+        return False
+    return any(step.kind == "convolve" and step.n_shared > 1 and step.n_shared == step.group.shape[0] for step in plan.steps)
+
+
+def _convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:
+    n_spatial = x.dim() - 2
+    pointwise = (F.conv1d, F.conv2d, F.conv3d)[n_spatial - 1]
+    samples = x.shape[0]
+    for step, weight in zip(plan.steps, prepared, strict=True):
+        x = _reorder(x, step.view, step.perm, n_spatial)
+        if step.n_passing > 1:
+            x = x.reshape(-1, x.shape[1] // step.n_passing, *x.shape[2:])
+        if step.kind == "convolve" and spatial is not None:
+            x = spatial(x, weight, step.n_shared)
+        else:
+            x = pointwise(x, weight, groups=step.n_shared)
+        if step.n_passing > 1:
+            x = x.reshape(samples, -1, *x.shape[2:])
+    return _reorder(x, plan.out_view, plan.out_perm, n_spatial)
+
+
+def _reorder(x: Tensor, view: tuple[int, ...], perm: tuple[int, ...] | None, n_spatial: int) -> Tensor:
+    """The channels of x, seen as the indices of sizes `view`, in another order."""
+    if perm is None:
+        return x
+    y = x.reshape(x.shape[0], *view, *x.shape[2:])
+    y = y.permute(0, *(axis + 1 for axis in perm), *range(y.dim() - n_spatial, y.dim()))
+    return y.reshape(x.shape)
