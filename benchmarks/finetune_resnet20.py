@@ -47,7 +47,8 @@ def start(name: str, dense: nn.Module, train: Any, out: Path, seed: int) -> nn.M
         return copy.deepcopy(dense)
     file = out / f"{name}-start.safetensors"
     if not file.exists():
-        plan = tenfold.plan(dense, "auto", budget=tenfold.Budget(**BUDGETS[name]), calibration=train, seed=seed)
+        # times are left aside: what they are on one machine would change the network, and its accuracy, from run to run
+        plan = tenfold.plan(dense, budget=tenfold.Budget(**BUDGETS[name]), calibration=train, latency="ignored", seed=seed)
         print(plan, flush=True)
         plan.save(out / f"{name}.toml")
         tenfold.save(tenfold.compress(dense, plan, calibration=train, seed=seed), file)

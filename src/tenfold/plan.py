@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -15,7 +15,8 @@ from tenfold.plan_data import Plan as Plan
 from tenfold.progress import Progress, silent
 from tenfold.ranks.candidates import Candidate, explicit
 from tenfold.ranks.effect import Effect, effects
-from tenfold.ranks.latency import not_slower
+from tenfold.ranks.latency import LATENCIES, timed_plan
+from tenfold.ranks.latency import Latency as Latency
 from tenfold.ranks.offers import Offers, find_candidates, plan_of_rows, row_of
 from tenfold.recurrent.opened import opened_view
 from tenfold.selection import Choice, Filter, Formats, select
@@ -24,8 +25,6 @@ from tenfold.trace import trace
 
 PROBE_FLOPS = 30_000_000_000  # a run of the model for each layer: about a second on two cores
 PROBE_SAMPLES = (16, 256)  # at least and at most
-
-Latency: TypeAlias = Literal["measured"] | None
 
 
 def plan(
@@ -36,7 +35,7 @@ def plan(
     inputs: Any = None,
     filter: Filter = None,
     calibration: Any = None,
-    latency: Latency = None,
+    latency: Latency = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Plan:
@@ -54,8 +53,9 @@ def plan(
         calibration: a data set, loader or batches of real inputs. Errors are then measured on the layers' outputs, weighted by what
             they cost the whole model; else on the weights, all layers alike.
         latency: "measured": whatever the plan picks is timed beside the dense layer on this machine, on `inputs`, and what is slower
-            is not used: the layer gets another rank or format, or stays dense. Left out, nothing is timed: a budget of FLOP or
-            parameters is then met with the smallest error, and a layer may run slower than dense although it has fewer FLOP.
+            is not used: the layer gets another rank or format, or stays dense. "ignored": nothing is timed, the budget is met with
+            the smallest error, and a layer may run slower than dense although it has fewer FLOP. "auto": as "measured" where the
+            budget counts FLOP, but where it cannot be met so, or only at a much larger loss, without regard to times, with a warning.
 
     Raises:
         ValueError: no layer can be factorised, a pattern matches nothing, the budget is impossible (the message names the
@@ -72,9 +72,7 @@ def plan(
     offers = offers_for(
         model, format, goal=goal, inputs=inputs, filter=filter, calibration=calibration, latency=latency, seed=seed, progress=progress
     )
-    if latency is not None:
-        offers = not_slower(offers, goal, example_of(inputs, calibration), progress or silent)
-    return offers.plan(goal)
+    return timed_plan(offers, goal, latency, example_of(inputs, calibration), progress or silent)[1]
 
 
 def offers_for(
@@ -85,20 +83,20 @@ def offers_for(
     inputs: Any = None,
     filter: Filter = None,
     calibration: Any = None,
-    latency: Latency = None,
+    latency: Latency = "auto",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Offers:
     """All that plans for a model choose from, computed once; the arguments and errors of `plan`. A goal of None means given ranks."""
     progress = progress or silent
-    if latency not in (None, "measured"):
-        raise ValueError(f'latency is {latency!r}; "measured" is needed, or None for no times: give one of them')
+    if latency not in LATENCIES:
+        raise ValueError(f"there is no latency {latency!r}; one of {', '.join(LATENCIES)} is needed: choose one of them")
     model = opened_view(unwrapped(model))
     calibration = rereadable(calibration)
     inputs = example_of(inputs, calibration)
     if inputs is None and goal is not None and goal.counts_flops:
         raise ValueError(f"the budget {goal} counts FLOP, which needs an example input: give inputs=, e.g. a batch of the data")
-    if inputs is None and latency is not None:
+    if inputs is None and latency == "measured":
         raise ValueError(f'latency="{latency}" times layers, which needs an example input: give inputs=, e.g. a batch of the data')
     found = survey(model)
     chosen, reasons = select(found, format, filter)

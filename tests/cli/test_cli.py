@@ -16,6 +16,7 @@ from cli_process import Cli
 
 import tenfold
 from tenfold.cli.app import run
+from tenfold.cli.compress import kept_plan
 from tenfold.demo import digits_test
 from tenfold.files import read_tensors
 from tenfold.sources import read_function, read_model
@@ -62,12 +63,23 @@ def test_compress_goes_on_after_kill_9_and_ends_with_the_same_file(cli: Cli, fol
             time.sleep(0.01)
         running.send_signal(signal.SIGKILL)
     assert running.returncode == -signal.SIGKILL
-    assert [path.name for path in (folder / "killed").iterdir() if path.suffix != ".part"] == ["finetune.ckpt"]
+    assert [path.name for path in (folder / "killed").iterdir() if path.suffix == ".ckpt"] == ["finetune.ckpt"]
     done = cli(*compress_command("killed"))
     assert done.returncode == 0, done.stderr
     assert sorted(path.suffix for path in (folder / "killed").iterdir()) == [".html", ".json", ".safetensors", ".toml"]
     one, two = (read_tensors(folder / name / "model.safetensors") for name in ("small", "killed"))
     torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_a_fine_tuning_that_was_stopped_keeps_its_plan(tmp_path: Path) -> None:
+    """Made again it might be another one, as times are not the same twice."""
+    one, two = (tenfold.plan(torch.nn.Sequential(torch.nn.Linear(8, 8)), tenfold.SVD(rank=rank)) for rank in (2, 3))
+    file = tmp_path / "finetune.plan"
+    assert kept_plan(file, "question", lambda: one) == one
+    assert kept_plan(file, "question", lambda: two).to_text() == one.to_text()
+    assert kept_plan(file, "another question", lambda: two) == two
+    file.write_text("spoiled")
+    assert kept_plan(file, "another question", lambda: one) == one
 
 
 def test_inspect_shows_layers_and_what_they_became(cli: Cli, folder: Path, compressed: object) -> None:

@@ -69,7 +69,7 @@ def assert_loads_back(small: nn.Module, build: Any, inputs: Any, path: Path) -> 
 
 def test_resnet20_keeps_half_of_the_flops(tmp_path: Path):
     model = pretrained("cifar10_resnet20_jpegtuned")
-    made = plan(model, budget="flops=0.5", inputs=torch.randn(2, 3, 32, 32))
+    made = plan(model, budget="flops=0.5", inputs=torch.randn(2, 3, 32, 32), latency="ignored")
     assert len(made.layers) == 20 and all(one.format or one.reason for one in made.layers)
     assert made.flops_before == 81_102_080 and made.flops_after is not None and 0.47 < made.flops_after / made.flops_before <= 0.5
     assert len({one.params_after / one.params_before for one in made.layers}) > 5  # not the same ratio everywhere

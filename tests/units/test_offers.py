@@ -25,7 +25,8 @@ X = torch.randn(16, 12, 8, 8)
 @pytest.mark.parametrize("calibration", [None, X], ids=["weights", "outputs"])
 def test_many_budgets_need_one_set_of_solutions(calibration: Tensor | None, monkeypatch: pytest.MonkeyPatch):
     model = Network()
-    single = {budget: tenfold.plan(model, budget=budget, inputs=X, calibration=calibration) for budget in ("flops=0.5", "params=0.4")}
+    options = {"inputs": X, "calibration": calibration, "latency": "ignored"}
+    single = {budget: tenfold.plan(model, budget=budget, **options) for budget in ("flops=0.5", "params=0.4")}
     made = offers_for(model, goal=Budget(flops=0.5), inputs=X, calibration=calibration)
     monkeypatch.setattr(module, "candidates", lambda *_, **__: pytest.fail("solved again"))
     for budget, plan in single.items():

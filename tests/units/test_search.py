@@ -12,7 +12,7 @@ from torch.utils.data import Subset, TensorDataset
 
 import tenfold
 from tenfold import SVD, Budget, Plan, search
-from tenfold.ranks import bisection
+from tenfold.ranks import bisection, latency
 from tenfold.ranks import search as module
 
 pytestmark = pytest.mark.filterwarnings("ignore:cp_als .* did not converge", "ignore:cp_als .* is degenerate")
@@ -90,6 +90,22 @@ def test_fractions_beside_the_loss_are_limits(model: nn.Module):
 def test_where_nothing_gets_smaller_the_reason_is_told(model: nn.Module):
     with pytest.raises(ValueError, match="the smallest reachable here is flops=1; ask for at least that, allow more layers"):
         searched(model, "accuracy_drop=1")  # so small matrices run as their dense kernels
+
+
+@pytest.mark.parametrize("fastest", [200_000, 0], ids=["some are fast", "none is"])
+def test_times_are_looked_at_unless_all_is_slower(monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, fastest: int):
+    monkeypatch.setattr(
+        latency,
+        "measured_speedups",
+        lambda _, picked, __: {(name, one): 2.0 if one.flops < fastest else 0.5 for name, one in picked.items()},
+    )
+    wide = nn.Sequential(nn.Linear(24, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 12))
+    found = searched(wide, "accuracy_drop=99")
+    rows = [row for row in found.plan.layers if row.format is not None]
+    assert rows and all(row.flops_after < 200_000 for row in rows if fastest)
+    assert [str(one.message).startswith("all that could be chosen runs slower than dense here") for one in recwarn] == [True] * (
+        not fastest
+    )
 
 
 class Stopped(Exception):

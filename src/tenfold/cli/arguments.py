@@ -140,9 +140,9 @@ class Planning:
     """Only layers whose name matches this pattern, e.g. 'layer3.*'; may be given several times."""
     skip: Patterns = ()
     """Leave layers dense whose name matches this pattern; may be given several times."""
-    latency: Literal["measured"] | None = None
-    """measured: what would be chosen is timed on this machine, and what runs slower than dense is not used. Without it a layer may be
-    slower although it has fewer FLOP; the report says so."""
+    latency: Literal["auto", "measured", "ignored"] = "auto"
+    """measured: what would be chosen is timed on this machine, and what runs slower than dense is not used. ignored: a layer may be
+    slower although it has fewer FLOP. auto: measured for budgets of FLOP, as far as they can be kept so; the report says so."""
 
     @property
     def accuracy_drop(self) -> float | None:

@@ -1,9 +1,12 @@
 """tenfold compress: the main command, from a dense model to a compressed one with its report. `Job` is also the demo's."""
 
+import contextlib
+import json
 import shlex
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,12 +20,14 @@ from tenfold.cli.console import Outcome, Steps
 from tenfold.cli.output import check_space, writable_folder
 from tenfold.cli.result import result_data, result_tables
 from tenfold.evaluate import Evaluation, evaluate
+from tenfold.files import write_text
 from tenfold.plan import Latency, Plan
 from tenfold.ranks.held_out import hold_out
+from tenfold.ranks.trials import fingerprint
 from tenfold.report import Report
 from tenfold.survey import n_bytes
 
-CHECKPOINT = "finetune.ckpt"
+CHECKPOINT, PLAN = "finetune.ckpt", "finetune.plan"
 SEARCH = "search"
 
 
@@ -79,7 +84,12 @@ def compress(
         command = f"tenfold {shlex.join(sys.argv[1:])}"
         if held is not None:
             return job.search(planning, train, held, training, command)
-        made = given or job.plan(planning.format, planning.budget, planning.layers(network), planning.latency)
+        asked = (planning.format, planning.budget, planning.layers(network), planning.latency)
+        if train is None or given is not None:
+            made = given or job.plan(*asked)
+        else:
+            question = repr((fingerprint(network), planning, data, common.seed))
+            made = kept_plan(out / PLAN, question, lambda: job.plan(*asked))
         return job.run(made, train, training, command)
 
 
@@ -99,6 +109,17 @@ def _given_plan(plan: Path | None, planning: Planning) -> Plan | None:
     if planning.budget is None and "rank" not in planning.format:
         raise ValueError("there is neither --budget nor --plan nor a rank in --format; one is needed: add for instance --budget flops=0.5")
     return None
+
+
+def kept_plan(file: Path, question: str, make: Callable[[], Plan]) -> Plan:
+    """The plan that a fine-tuning was begun with, where the same was asked; a new one might differ, as times do."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found["question"] == question:
+            return Plan.parse(found["plan"])
+    plan = make()
+    write_text(file, json.dumps({"question": question, "plan": plan.to_text()}))
+    return plan
 
 
 def check_validation(validation: str | None, planning: Planning, finetune: str | None, test: str | None) -> None:
@@ -167,7 +188,7 @@ class Job:
     sequential: bool = False
     start: float = field(default_factory=time.monotonic)
 
-    def plan(self, format: str, budget: str | None, filter: Any, latency: Latency = None) -> Plan:
+    def plan(self, format: str, budget: str | None, filter: Any, latency: Latency = "auto") -> Plan:
         """A plan for the model."""
         return tenfold.plan(
             self.model,
@@ -224,7 +245,8 @@ class Job:
             history = training.run(small, train, self.model, self.out / CHECKPOINT, self.seed, self.steps.named(""))
         files = self._write(small, plan)
         report = self._report(small, plan, history, before, command)
-        (self.out / CHECKPOINT).unlink(missing_ok=True)
+        for name in (CHECKPOINT, PLAN):
+            (self.out / name).unlink(missing_ok=True)
         seconds = time.monotonic() - self.start
         return Outcome(result_data(report, files, seconds), (*result_tables(report), f"written to {self.out}: {', '.join(files)}"))
 

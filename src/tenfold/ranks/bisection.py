@@ -1,7 +1,9 @@
 """Bisection over the fraction that is kept, with a cheap proxy that says where fine-tuning is worth its time; resumable."""
 
+import contextlib
 import copy
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from tenfold.finetune import FinetuneHistory
 from tenfold.model_file import load, save
 from tenfold.plan_data import Plan
 from tenfold.progress import Progress
-from tenfold.ranks.latency import not_slower
+from tenfold.ranks.latency import Latency, timed_plan
 from tenfold.ranks.offers import Offers
 from tenfold.ranks.trials import BEST, SearchResult, Trial, TrialFile, as_json, history_of, trial_of
 
@@ -35,7 +37,7 @@ class Bisection:
     make: Callable[[Plan, Progress], nn.Module]
     tune: Tune | None
     inputs: Any
-    is_timed: bool
+    latency: Latency
     file: TrialFile
     steps: float
     tunings: int
@@ -158,14 +160,27 @@ class Bisection:
         """The plan at a place; None where nothing is that small."""
         if self.offers is None:
             self.offers = self.find()
+            if self.latency == "auto":
+                self._check_times(self.offers)
         goal = as_budget({**self.goal.limits, self.goal.smallest: place / self.steps})
         try:
-            if self.is_timed:
-                self.offers = not_slower(self.offers, goal, self.inputs, self.progress)
-            return self.offers.plan(goal)
+            self.offers, plan = timed_plan(self.offers, goal, self.latency, self.inputs, self.progress, is_strict=True)
+            return plan
         except ValueError as error:
             self.unreachable = error
             return None
+
+    def _check_times(self, offers: Offers) -> None:
+        """Times are not looked at where all that could be chosen is slower than dense."""
+        largest = min(1 - 1 / self.steps, self.goal.limits.get(self.goal.smallest, 1.0))
+        mildest = as_budget({**self.goal.limits, self.goal.smallest: largest})
+        with contextlib.suppress(ValueError):  # nothing fits at all: the search will say so
+            offers.plan(mildest)
+            try:
+                self.offers, _ = timed_plan(offers, mildest, self.latency, self.inputs, self.progress, is_strict=True)
+            except ValueError:
+                self.latency = "ignored"
+                warnings.warn("all that could be chosen runs slower than dense here; this search does not look at times", stacklevel=2)
 
     @property
     def _drop_allowed(self) -> float:

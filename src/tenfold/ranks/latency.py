@@ -6,53 +6,96 @@ together with all ranks of that format that need at least as many FLOP, and the 
 that it picks is slower.
 """
 
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from tenfold.budget import Budget
+from tenfold.plan_data import Plan
 from tenfold.progress import Progress
 from tenfold.ranks.candidates import Candidate
 from tenfold.ranks.offers import Offers
 from tenfold.survey import Found, batch_size
 from tenfold.weight import FactorizedWeight
 
+Latency: TypeAlias = Literal["auto", "measured", "ignored"]
+LATENCIES = ("auto", "measured", "ignored")
 ROUNDS = 40  # at most; each takes choices away, 2 to 8 are usual
+LOSS_RATIO, LOSS_MORE = 2.0, 0.1  # what speed may cost unasked: this times the loss, or so much more; see `Offers.loss`
+NAMED = 3  # layers in a message
 
 
-def not_slower(offers: Offers, goal: Budget | None, inputs: Any, progress: Progress) -> Offers:
-    """The offers without what ran slower than dense, as far as plans for this budget would pick it; with the measured speed-ups.
+def timed_plan(
+    offers: Offers, goal: Budget | None, latency: Latency, inputs: Any, progress: Progress, *, is_strict: bool = False
+) -> tuple[Offers, Plan]:
+    """The plan for a budget, and the offers with what was measured for it.
+
+    Args:
+        is_strict: with "auto" too, what is slower than dense is never used; else it is, with a warning, where the budget cannot be met
+            without it or only at a much larger loss.
 
     Raises:
-        ValueError: what is left cannot meet the budget; the message names the smallest that can be reached.
+        ValueError: the budget is impossible, or with what is not slower; the message names the smallest that can be reached.
     """
+    if latency == "ignored" or (latency == "auto" and not (goal is not None and goal.counts_flops)):
+        return offers, offers.plan(goal)
+    is_strict = is_strict or latency == "measured"
+    offers = _measured(offers, goal, inputs, progress)
+    fast = _fast(offers)
+    try:
+        picked = fast.pick(goal)
+    except ValueError as error:
+        free = offers.pick(goal)  # an error of its own where that is impossible too
+        if is_strict:
+            raise ValueError(f'{error} (what ran slower than dense here is left out; with latency="ignored" it may be used)') from error
+        problem = f"{goal} cannot be kept by layers that all run as fast as dense here"
+    else:
+        free = offers.pick(goal)
+        loss, least = offers.loss(picked), offers.loss(free)
+        if is_strict or loss <= max(LOSS_RATIO * least, LOSS_MORE + least):
+            return offers, fast.plan_of(picked, goal)
+        problem = f"{goal} with layers that all run as fast as dense here has a loss of {loss:.2g} in place of {least:.2g}"
+    slow = [name for name, one in free.items() if offers.speeds.get((name, one), 1.0) < 1]
+    warnings.warn(
+        f"{problem}; the plan is made without regard to times, and {', '.join(slow[:NAMED])}{' and others' if len(slow) > NAMED else ''} "
+        'may be slower: keep more FLOP for a faster model, or ask for latency="measured"',
+        stacklevel=3,
+    )
+    return offers, offers.plan_of(free, goal)
+
+
+def _measured(offers: Offers, goal: Budget | None, inputs: Any, progress: Progress) -> Offers:
+    """The offers with the speed-ups of all that plans for this budget would pick, first of all without regard to times."""
     for number in range(ROUNDS):
         progress("timing layers", number, ROUNDS)
-        picked = _pick(offers, goal)
+        try:
+            picked = _fast(offers).pick(goal)
+        except ValueError:
+            break
         fresh = {name: one for name, one in picked.items() if (name, one) not in offers.speeds}
-        speeds = {**offers.speeds, **measured_speedups(offers, fresh, inputs)}
+        speeds = measured_speedups(offers, fresh, inputs)
         slow = {name: one for name, one in fresh.items() if speeds.get((name, one), 1.0) < 1}
-        offers = offers.without(lambda layer, one, slow=slow: _is_no_better(slow.get(layer.name), one), speeds)
-        if not slow:
+        if slow:  # a machine that is busy with other work for a moment is no reason to leave something out
+            again = measured_speedups(offers, slow, inputs)
+            speeds |= {key: max(speed, speeds[key]) for key, speed in again.items()}
+        offers = replace(offers, speeds={**offers.speeds, **speeds})
+        if all(speed >= 1 for speed in speeds.values()):
             break
     progress("timing layers", ROUNDS, ROUNDS)
     return offers
 
 
-def _is_no_better(slow: Candidate | None, one: Candidate) -> bool:
-    """Whether a candidate is of the format of a slow one and needs at least as many FLOP."""
-    return slow is not None and type(one.format) is type(slow.format) and one.flops >= slow.flops
-
-
-def _pick(offers: Offers, goal: Budget | None) -> dict[str, Candidate]:
-    try:
-        return offers.pick(goal)
-    except ValueError as error:
-        if not offers.speeds:
-            raise
-        raise ValueError(f"{error} (what ran slower than dense here is left out; without latency= it may be used)") from error
+def _fast(offers: Offers) -> Offers:
+    """The offers without those that ran slower than dense, and without others of their format that need at least as many FLOP."""
+    limits: dict[tuple[str, type], int] = {}
+    for (name, one), speed in offers.speeds.items():
+        if speed < 1:
+            limits[name, type(one.format)] = min(one.flops, limits.get((name, type(one.format)), one.flops))
+    return offers.without(lambda layer, one: one.flops >= limits.get((layer.name, type(one.format)), float("inf")))
 
 
 def measured_speedups(offers: Offers, picked: Mapping[str, Candidate], inputs: Any) -> dict[tuple[str, Candidate], float]:

@@ -63,6 +63,11 @@ class Offers:
         numbers = allocate(options, totals, fixed, goal)
         return {one.name: choices[k] for one, choices, k in zip(self.layers, lists, numbers, strict=True) if k}
 
+    def loss(self, picked: Mapping[str, Candidate]) -> float:
+        """What candidates cost the model: the relative squared error of its outputs where effects were measured, else the sum of theirs."""
+        effects = zip(self.layers, self.effects, strict=True)
+        return sum(effect.loss_of(picked[one.name].error) for one, effect in effects if one.name in picked)
+
     @property
     def totals(self) -> dict[str, float]:
         """What the whole dense model costs."""
@@ -96,10 +101,10 @@ class Offers:
             return "the example does not run it, so no FLOP can be saved"
         return "dense is the better use of the budget"
 
-    def without(self, is_left_out: Callable[[Found, Candidate], bool], speeds: Mapping[tuple[str, Candidate], float]) -> "Offers":
-        """The offers without some candidates, and with the measured speed-ups."""
+    def without(self, is_left_out: Callable[[Found, Candidate], bool]) -> "Offers":
+        """The offers without some candidates."""
         left = {one.name: [c for c in self.candidates[one.name] if not is_left_out(one, c)] for one in self.layers}
-        return replace(self, candidates=left, speeds=speeds)
+        return replace(self, candidates=left)
 
 
 def find_candidates(

@@ -42,7 +42,7 @@ def search(
     format: Formats = "auto",
     inputs: Any = None,
     filter: Filter = None,
-    latency: Latency = None,
+    latency: Latency = "auto",
     sequential: bool = False,
     folder: str | Path | None = None,
     resolution: float = 0.02,
@@ -61,7 +61,8 @@ def search(
         data: training data; without them (and without a function as `finetune`) nothing is fine-tuned.
         finetune: arguments of `tenfold.finetune`, e.g. {"epochs": 3}; the dense model is the teacher where they name none. Or a function
             (model, checkpoint file or None, progress) that trains a model in place.
-        calibration, format, inputs, filter, latency: as in `tenfold.plan`. sequential: as in `tenfold.compress`.
+        calibration, format, inputs, filter, latency: as in `tenfold.plan`; "auto" never uses what is slower than dense, unless all is.
+        sequential: as in `tenfold.compress`.
         folder: keeps trials, the best model and the checkpoint of the trial in progress. The same call with the same folder goes on where
             the last one stopped, even if that was killed.
         resolution: steps of the fraction that is searched.
@@ -82,7 +83,7 @@ def search(
         "budget": str(goal),
         "format": str(format),
         "filter": _name(filter),
-        "latency": str(latency),
+        "latency": latency,
         "sequential": str(sequential),
         "finetune": _name(finetune) if callable(finetune) else str({key: _name(value) for key, value in dict(finetune or {}).items()}),
         "data": _size(data),
@@ -101,8 +102,7 @@ def search(
     def make(plan: Plan, told: Progress) -> nn.Module:
         return compress(model, plan, calibration=calibration, sequential=sequential, seed=seed, progress=told)
 
-    is_timed = latency is not None
-    return Bisection(model, goal, validation, make, tune, inputs, is_timed, file, 1 / resolution, tunings, show, find).run()
+    return Bisection(model, goal, validation, make, tune, inputs, latency, file, 1 / resolution, tunings, show, find).run()
 
 
 def _check(goal: Budget, validation: Any, data: Any, finetune: Any, resolution: float, tunings: int) -> None:
