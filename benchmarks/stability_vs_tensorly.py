@@ -29,9 +29,10 @@ from tenfold.solvers.epc import epc
 from tenfold.solvers.sensitivity import rebalance, sensitivity
 from tenfold.solvers.solution import relative_errors
 
-EFFORT = {1.0: (50, 5), 1.01: (100, 60)}  # slack: sweeps of ALS, and of the correction
-# On a lone small kernel a sweep is nearly all launches (7 ms for one of `epc` on 32x16, 3 ms a kernel for ten together): it gets fewer.
-LONE, SMALL = (25, 2), 1 << 13
+EFFORT = {1.0: (50, 40), 1.01: (100, 60)}  # slack: sweeps of ALS, and of the correction
+# On small kernels a sweep is nearly all launches (7 ms for one of `epc` on a lone 32x16, 3 ms a kernel for ten together): they get fewer.
+FEW, SMALL = (50, 5), 1 << 17
+LONE, TINY = (25, 2), 1 << 13
 
 
 def kernels(network: str, largest: int) -> dict[tuple[int, int], list[Tensor]]:
@@ -78,7 +79,9 @@ def row(shape: tuple[int, int], tensors: list[Tensor]) -> dict[str, object]:
         "tensorly ms": 1e3 * sum(seconds for _, seconds in pairs) / len(pairs),
     }  # fmt: skip
     for slack, effort in EFFORT.items():
-        sweeps, corrections = LONE if slack == 1 and target.numel() < SMALL else effort
+        if slack == 1:
+            effort = LONE if target.numel() < TINY else FEW if target[0].numel() < SMALL else effort
+        sweeps, corrections = effort
         start = time.process_time()
         fit = cp_als(target, network, sweeps=sweeps)
         found = epc(target, network, fit.factors, delta=slack * error, sweeps=corrections)

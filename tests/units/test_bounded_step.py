@@ -28,6 +28,8 @@ def test_no_factor_within_the_bound_is_better(statement: str):
                 return (target - assemble(network, [*factors[:number], x, *factors[number + 1 :]])).flatten(1).square().sum(1)
 
             new, mu = bounded_step(network, factors, number, forms, residual, 1.2 * error)
+            same, _ = bounded_step(network, factors, number, forms, target, 1.2 * error, is_residual=False)
+            torch.testing.assert_close(new, same, rtol=1e-9, atol=1e-9 * float(new.abs().max()))
             torch.testing.assert_close(missed(new), 1.2 * error, rtol=1e-9, atol=0)
             assert bool((mu > 0).all()) and bool((charge(new) < charge(factors[number])).all())
             # the gradient of error + mu x charge is zero: the problem is convex, so this is the minimum

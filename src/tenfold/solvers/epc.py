@@ -25,6 +25,7 @@ from tenfold.solvers.solution import check_target
 Objective = Literal["sensitivity", "intensity"]
 
 GRAM_LIMIT = 768  # a factor with several ranks, of more entries together, stays as it is: its Gram matrix would be too large
+EXACT = 1e-5  # squared relative errors below it are counted from residuals, others from products
 SLACK = 1e-9  # relative to delta^2: rounding that is not a violation
 GROWTH, SHRINK, FIRST_PUSH, LAST_PUSH = 1.2, 0.5, 0.5, 4.0  # of the extrapolation between sweeps
 
@@ -182,13 +183,14 @@ class _Problem:
     def sweep(self, state: _State, bound: Tensor) -> tuple[list[Tensor], Tensor]:
         """One update of every factor, and the multipliers."""
         factors, multipliers = list(state.factors), []
+        is_residual = len(self.network.terms) > 1 or bool((bound < EXACT * self.norm).any())
         for term, part, forms in zip(self.network.terms, self.network.term_slices, self.forms, strict=True):
             for number in range(len(term.factors)):
                 if bool(self.is_fixed[part.start + number]):
                     multipliers.append(torch.full_like(bound, torch.nan))
                     continue
-                residual = self.target - assemble(self.network, factors)
-                step, mu = bounded_step(term, factors[part], number, forms, residual, bound)
+                target = self.target - assemble(self.network, factors) if is_residual else self.target
+                step, mu = bounded_step(term, factors[part], number, forms, target, bound, is_residual=is_residual)
                 factors[part.start + number] = step
                 multipliers.append(mu)
         return self._shared_out(factors, bound), torch.stack(multipliers, 1)
