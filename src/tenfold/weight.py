@@ -61,7 +61,7 @@ class FactorizedWeight(nn.Module):
                 raise ValueError(f"factor {number} of {network.statement!r} has shape {tuple(factor.shape)}; it needs {shape}")
         self.network = network
         _ = network.terms, network.term_slices  # Dynamo cannot enter the lock of a cached property that was never read
-        self.fold = fold.plain
+        self.fold, self._is_padded = fold.plain, any(axis.padding for axis in fold.axes)
         self.factors = nn.ParameterList(nn.Parameter(factor.to(device=device, dtype=dtype).contiguous()) for factor in factors)
         self._prepared = Kept()
         self.is_rebuilt = False  # in training: multiply with `dense()`, built anew in every call, instead of with the factors
@@ -162,22 +162,21 @@ class FactorizedWeight(nn.Module):
         `spatial(x, weight, groups)` is the layer's own convolution with its stride, padding and dilation and without bias;
         `positions` are the numbers of places that it reads and writes, from which the plan's cost is computed.
         """
-        axis_in, axis_out, groups = self.fold.axis("i"), self.fold.axis("o"), self.fold.groups
-        x, is_kept, p = self._cast(x), self.is_kept(), positions
+        x, is_kept, p, fold = self._cast(x), self.is_kept(), positions, self.fold
         if self.is_rebuilt and not is_kept:
-            return spatial(x, self.dense().to(x.dtype), groups)
-        if axis_in.padding:
-            x = pad_channels(x, groups, axis_in.padding)
+            return spatial(x, self.dense().to(x.dtype), fold.groups)
+        if self._is_padded and fold.axis("i").padding:
+            x = pad_channels(x, fold.groups, fold.axis("i").padding)
         sizes = (bucket(x.shape[0]), is_kept, p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride)
         ready = self._ready(("convolve", sizes[0], p, x.dtype), lambda term: self.plan_convolve(*sizes, term))
         y = reduce(torch.add, [contract.convolve(plan, tensors, x, None if p.is_pointwise else spatial) for plan, tensors in ready])
-        if axis_out.padding:
-            y = y.unflatten(1, (groups, -1)).narrow(2, 0, axis_out.size // axis_out.groups).flatten(1, 2)
+        if self._is_padded and (axis := fold.axis("o")).padding:
+            y = y.unflatten(1, (fold.groups, -1)).narrow(2, 0, axis.size // axis.groups).flatten(1, 2)
         return y
 
     def _cast(self, x: Tensor) -> Tensor:
         """The input in the dtype that autocast asks for; without it, an input of another dtype than the factors is refused."""
-        dtype = self.factors[0].dtype
+        dtype = self._values()[0].dtype
         if torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64:
             return x.to(torch.get_autocast_dtype(x.device.type))
         if x.dtype != dtype:

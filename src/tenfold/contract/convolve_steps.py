@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from tenfold.contract.cost import Machine
 from tenfold.contract.layout import new_orders
@@ -11,8 +12,7 @@ from tenfold.contract.steps import ContractionPlan, Step
 from tenfold.network import Network
 
 
-@dataclass(frozen=True)
-class Positions:
+class Positions(NamedTuple):
     """A convolution's positions for each sample, before and after it, and what the kernel modes are; `stride` over all axes.
 
     is_pointwise: every position is mapped to itself, by a kernel of one value.
