@@ -17,6 +17,7 @@ from tenfold.format import Format
 from tenfold.network import Network
 from tenfold.weight import FactorizedWeight
 
+CALL_SECONDS = 3e-5  # of Python for a call, beyond those of torch's own layer; measured, of the same order for all layers
 NOMINAL_BATCHES = (16, 256)  # FLOP are counted at these: the plan, and so the count, may differ between batch sizes
 
 
@@ -47,7 +48,7 @@ class Workload:
 
     def seconds(self, network: Network, batch: int) -> float:
         """Predicted seconds of the factorised layer for a batch of samples, in eval on a CPU."""
-        return sum(self.plan(term, batch).seconds for term in network.terms)
+        return CALL_SECONDS + sum(self.plan(term, batch).seconds for term in network.terms)
 
     def dense_seconds(self, network: Network, batch: int) -> float:
         """The same for the dense layer, whose weight is that of the network."""
