@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import tenfold.nn as tnn
+from tenfold.format import Format
 from tenfold.formats import CP, STT, SVD, TTM, Tucker
 
 TRANSPOSED = pytest.mark.parametrize(
@@ -108,3 +109,19 @@ def test_backward_through_a_kernel_that_is_a_strided_view() -> None:
         x = torch.randn(batch, 2, 5, 5, dtype=torch.float64, requires_grad=True)
         layer(x).sum().backward()
         assert_close(layer(x), layer.to_dense()(x))
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"padding": 1}, {"padding": "same"}, {"groups": 2}, {"bias": False}], ids=str)
+@pytest.mark.parametrize("format", [SVD(rank=5), SVD(rank=12), CP(rank=5), Tucker(rank=5)], ids=str)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_eval_takes_either_memory_layout_and_keeps_it(
+    kernel: int, format: Format, options: dict[str, Any], memory: torch.memory_format
+) -> None:
+    layer = tnn.Conv2d(24, 36, kernel, format=format, **options).eval()
+    x = torch.randn(3, 24, 7, 6).contiguous(memory_format=memory)
+    before = x.clone()
+    with torch.no_grad():
+        y, expected = layer(x), layer.to_dense()(x)
+    assert_close(y, expected, rtol=1e-4, atol=1e-5)
+    assert y.is_contiguous(memory_format=memory) and torch.equal(x, before)

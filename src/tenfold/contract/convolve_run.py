@@ -19,9 +19,10 @@ def prepare(plan: ContractionPlan, factors: Sequence[Tensor]) -> list[Tensor]:
     made = [dense(step.group, factors) for step in plan.steps]
     if plan.verb != "convolve":
         return made
-    is_last = _is_multiplied(plan, factors[0]) and len(made) > 1
-    layouts = [torch.channels_last if is_last and one.dim() == 4 else torch.contiguous_format for one in made]
-    return [one.contiguous(memory_format=layout) for one, layout in zip(made, layouts, strict=True)]  # torch's backward refuses strides
+    if _is_multiplied(plan, factors[0]) and len(made) > 1:
+        return [one.contiguous(memory_format=torch.channels_last) if one.dim() == 4 else one.contiguous() for one in made]
+    # torch's backward refuses strides; those of axes of size 1 are made anew, as torch lays its output out by them
+    return [one.contiguous().flatten().view(one.shape) for one in made]
 
 
 def convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:
