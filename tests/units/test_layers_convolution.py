@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import tenfold.nn as tnn
+from tenfold.contract import convolve_run
 from tenfold.format import Format
 from tenfold.formats import CP, STT, SVD, TTM, Tucker
 
@@ -125,3 +126,21 @@ def test_eval_takes_either_memory_layout_and_keeps_it(
         y, expected = layer(x), layer.to_dense()(x)
     assert_close(y, expected, rtol=1e-4, atol=1e-5)
     assert y.is_contiguous(memory_format=memory) and torch.equal(x, before)
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
+def test_states_that_are_too_large_are_made_in_parts(monkeypatch: pytest.MonkeyPatch, memory: torch.memory_format) -> None:
+    """Five images, two at a time."""
+    layer, x = tnn.Conv2d(24, 36, 3, stride=2, format=Tucker(rank=6)).eval(), torch.randn(5, 24, 7, 6).contiguous(memory_format=memory)
+    with torch.no_grad():
+        whole = layer(x)
+        monkeypatch.setattr(convolve_run, "FRESH_BYTES", 0)
+        monkeypatch.setattr(convolve_run, "TILE_BYTES", 2 * 4 * 6 * 7 * 6)
+        sizes: list[int] = []
+        part = convolve_run._part
+        monkeypatch.setattr(
+            convolve_run, "_part", lambda plan, prepared, x, spatial: sizes.append(len(x)) or part(plan, prepared, x, spatial)
+        )
+        y = layer(x)
+    assert sizes == [2, 2, 1] and y.is_contiguous(memory_format=memory)
+    assert_close(y, whole)

@@ -11,6 +11,7 @@ from tenfold.contract.run import dense
 from tenfold.contract.steps import ContractionPlan
 
 MOVED_BATCH = 5  # images; smaller batches lose more by being laid out anew than they gain
+FRESH_BYTES, TILE_BYTES = 32 << 20, 8 << 20  # what malloc never keeps for the next time; and of parts that it does
 Spatial: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 
 
@@ -47,6 +48,21 @@ def _is_multiplied(plan: ContractionPlan, like: Tensor) -> bool:
 
 
 def _multiplied(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:
+    """The steps; where states are so large that every one takes fresh memory from the system, for parts of the batch in turn."""
+    state = max(weight.shape[0] for weight in prepared[:-1] or prepared) * x.shape[2] * x.shape[3] * x.element_size()
+    if state * len(x) <= FRESH_BYTES:
+        return _part(plan, prepared, x, spatial)
+    y, end = x.new_empty(0), 0
+    for part in x.split(max(1, TILE_BYTES // state)):
+        found, start, end = _part(plan, prepared, part, spatial), end, end + len(part)
+        if not start:
+            layout = torch.contiguous_format if found.is_contiguous() else torch.channels_last
+            y = torch.empty((len(x), *found.shape[1:]), dtype=x.dtype, memory_format=layout)
+        y[start:end] = found
+    return y
+
+
+def _part(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:
     """The steps, with channels last between the first and the last of them: a product reads and writes either layout at no cost."""
     comes_last = not x.is_contiguous() and _is_last(x)
     for number, (step, weight) in enumerate(zip(plan.steps, prepared, strict=True), 1):
