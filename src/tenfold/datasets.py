@@ -17,7 +17,7 @@ from tenfold.survey import call, eval_mode
 
 DATA_FORMS = "file.py:function, package.module:function, an .npz file with images and labels, or a folder with one folder of images a class"
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-EXAMPLES = 16  # samples of an example input
+EXAMPLES = 32  # samples of an example input: as many as a report times at once
 NORMALIZATIONS = {"imagenet": "0.485,0.456,0.406/0.229,0.224,0.225"}
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from tenfold.datasets import check_inputs, example_inputs, first_inputs, parse_shape, read_data
+from tenfold.datasets import EXAMPLES, check_inputs, example_inputs, first_inputs, parse_shape, read_data
 
 FILE = """
 import torch
@@ -158,9 +158,10 @@ def test_an_npz_of_another_layout(tmp_path: Path, arrays: dict[str, np.ndarray],
 
 
 def test_example_inputs_come_from_a_shape_or_from_the_data(loaders: str) -> None:
-    assert example_inputs("3,8,8").shape == (16, 3, 8, 8)
-    torch.testing.assert_close(example_inputs("4:int64"), torch.zeros(16, 4, dtype=torch.int64))
-    assert first_inputs(read_data(f"{loaders}:pairs")).shape == (16, 2)
+    assert example_inputs("3,8,8").shape == (EXAMPLES, 3, 8, 8)
+    torch.testing.assert_close(example_inputs("4:int64"), torch.zeros(EXAMPLES, 4, dtype=torch.int64))
+    assert first_inputs(read_data(f"{loaders}:pairs")).shape == (20, 2)
+    assert len(first_inputs(TensorDataset(torch.zeros(EXAMPLES + 1, 2), torch.zeros(EXAMPLES + 1)))) == EXAMPLES
     assert first_inputs(read_data(f"{loaders}:loader")).shape == (5, 2)
     assert first_inputs(None) is None
 
