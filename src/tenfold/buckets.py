@@ -12,6 +12,8 @@ EXPORT_BATCH, EXPORT_PLACES = 16, 1024  # an exported program has one plan for a
 def places(sizes: Sequence[int]) -> int:
     """The number of positions of a convolution; a middling one where an exported program leaves it open."""
     count = math.prod(sizes)
+    if isinstance(count, torch.Tensor):  # torch.jit.trace hands out sizes as tensors
+        return int(count)
     return EXPORT_PLACES if _is_exporting() and not isinstance(count, int) else count
 
 

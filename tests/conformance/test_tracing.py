@@ -46,6 +46,19 @@ def test_export_with_a_dynamic_batch(subject: Subject, kind: type[FactorizedLaye
             assert_close(run(batch), layer(batch))
 
 
+@IN_TURN
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*is deprecated")
+def test_jit_trace(subject: Subject, kind: type[FactorizedLayer]) -> None:
+    """torch's older tracer, which hands out sizes as tensors: what it made takes other batches too."""
+    case = plain_case(subject, kind)
+    layer = case.layer().eval()
+    (x,) = case.inputs
+    with torch.no_grad():
+        traced = torch.jit.trace(layer, x, check_trace=False)
+        for batch in (x, x[:2], torch.cat([x] * 3)):
+            assert_close(traced(batch), layer(batch))
+
+
 def test_strict_export() -> None:
     """The other way of tracing, through Dynamo, for one format."""
     for kind in LAYERS:
