@@ -169,7 +169,9 @@ def layer_notes(rows: Sequence[LayerRow]) -> list[str]:
                 f"At batch {batch}, {len(slow)} of {len(runs)} compressed layers on their own are slower than dense: {names}{more}."
             )
     if any(race.verdict == "slower" for row in compressed for race in row.races):
-        lines.append("Layers slower than dense are kept for their FLOP or parameters; a plan that measures latency leaves them out.")
+        lines.append(
+            "Slower layers are kept for their FLOP or parameters; a plan that measures times leaves out those slower at its inputs' batch."
+        )
     return lines
 
 
