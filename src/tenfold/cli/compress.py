@@ -1,7 +1,5 @@
 """tenfold compress: the main command, from a dense model to a compressed one with its report. `Job` is also the demo's."""
 
-import contextlib
-import json
 import shlex
 import shutil
 import sys
@@ -20,10 +18,10 @@ from tenfold.cli.console import Outcome, Steps
 from tenfold.cli.output import check_space, writable_folder
 from tenfold.cli.result import result_data, result_tables
 from tenfold.evaluate import Evaluation, evaluate
-from tenfold.files import write_text
 from tenfold.plan import Latency, Plan
 from tenfold.ranks.held_out import hold_out
 from tenfold.ranks.trials import fingerprint
+from tenfold.recipes.kept import read_kept, write_kept
 from tenfold.report import Report
 from tenfold.survey import n_bytes
 
@@ -113,12 +111,11 @@ def _given_plan(plan: Path | None, planning: Planning) -> Plan | None:
 
 def kept_plan(file: Path, question: str, make: Callable[[], Plan]) -> Plan:
     """The plan that a fine-tuning was begun with, where the same was asked; a new one might differ, as times do."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found["question"] == question:
-            return Plan.parse(found["plan"])
+    key = {"question": question}
+    if (kept := read_kept(file, key)) is not None:
+        return Plan.parse(kept["plan"])
     plan = make()
-    write_text(file, json.dumps({"question": question, "plan": plan.to_text()}))
+    write_kept(file, key, {"plan": plan.to_text()})
     return plan
 
 
