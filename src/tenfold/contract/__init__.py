@@ -13,7 +13,6 @@ A measured machine model is another `Machine` value; a native kernel is another 
 
 from tenfold.contract.chain import linear as linear
 from tenfold.contract.convolve_run import convolve as convolve
-from tenfold.contract.convolve_run import prepare as prepare
 from tenfold.contract.convolve_steps import Positions as Positions
 from tenfold.contract.cost import Machine as Machine
 from tenfold.contract.lookup_call import Request as Request
@@ -27,6 +26,7 @@ from tenfold.contract.pairs import plan_dense as plan_dense
 from tenfold.contract.pairs import plan_rows as plan_rows
 from tenfold.contract.run import dense as dense
 from tenfold.contract.run import digits_of as digits_of
+from tenfold.contract.run import prepare as prepare
 from tenfold.contract.run import rows as rows
 from tenfold.contract.search import dense_plan as dense_plan
 from tenfold.contract.search import fewest_flops as fewest_flops

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tenfold.contract.run import dense
 from tenfold.contract.steps import ContractionPlan
 
 MOVED_BATCH = 5  # images; smaller batches lose more by being laid out anew than they gain
@@ -15,12 +14,9 @@ FRESH_BYTES, TILE_BYTES = 32 << 20, 8 << 20  # what malloc never keeps for the n
 Spatial: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def prepare(plan: ContractionPlan, factors: Sequence[Tensor]) -> list[Tensor]:
-    """One tensor for each step: its factors contracted, in the layout that the step needs."""
-    made = [dense(step.group, factors) for step in plan.steps]
-    if plan.verb != "convolve":
-        return made
-    if _is_multiplied(plan, factors[0]) and len(made) > 1:
+def laid_out(plan: ContractionPlan, made: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors of the steps, one for each, in the layout that the step needs."""
+    if _is_multiplied(plan, made[0]) and len(made) > 1:
         return [one.contiguous(memory_format=torch.channels_last) if one.dim() == 4 else one.contiguous() for one in made]
     # torch's backward refuses strides; those of axes of size 1 are made anew, as torch lays its output out by them
     return [one.contiguous().flatten().view(one.shape) for one in made]

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tenfold.contract.steps import Pair, PairPlan, RowsPlan
+from tenfold.contract.convolve_run import laid_out
+from tenfold.contract.steps import ContractionPlan, Pair, PairPlan, RowsPlan
 
 
 def run_pairs(operands: list[Tensor], pairs: Sequence[Pair]) -> Tensor:
@@ -24,6 +25,12 @@ def run_pairs(operands: list[Tensor], pairs: Sequence[Pair]) -> Tensor:
 def dense(plan: PairPlan, factors: Sequence[Tensor]) -> Tensor:
     """The contraction of all factors, with the axes in the order that the plan asks for."""
     return run_pairs([factors[k] for k in plan.factors], plan.pairs).permute(plan.perm).reshape(plan.shape)
+
+
+def prepare(plan: ContractionPlan, factors: Sequence[Tensor]) -> list[Tensor]:
+    """One tensor for each step: its factors contracted, in the layout that the step needs."""
+    made = [dense(step.group, factors) for step in plan.steps]
+    return laid_out(plan, made) if plan.verb == "convolve" else made
 
 
 def digits_of(ids: Tensor, radices: Sequence[int]) -> list[Tensor]:
