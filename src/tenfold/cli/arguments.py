@@ -14,7 +14,7 @@ from tenfold.budget import Budget
 from tenfold.datasets import check_inputs, check_labels, example_inputs, first_inputs, parse_shape, read_data
 from tenfold.finetune import FinetuneHistory, finetune
 from tenfold.learner import Precision
-from tenfold.plan import Filter
+from tenfold.plan import Filter, Latency
 from tenfold.progress import Progress
 from tenfold.recurrent.opened import opened_view
 from tenfold.sources import read_model
@@ -140,7 +140,7 @@ class Planning:
     """Only layers whose name matches this pattern, e.g. 'layer3.*'; may be given several times."""
     skip: Patterns = ()
     """Leave layers dense whose name matches this pattern; may be given several times."""
-    latency: Literal["auto", "measured", "ignored"] = "auto"
+    latency: Latency = "auto"
     """measured: what would be chosen is timed on this machine, and what runs slower than dense is not used. ignored: a layer may be
     slower although it has fewer FLOP. auto: measured for budgets of FLOP, as far as they can be kept so; the report says so."""
 

@@ -161,26 +161,29 @@ class Bisection:
         if self.offers is None:
             self.offers = self.find()
             if self.latency == "auto":
-                self._check_times(self.offers)
+                self.latency = self._settled(self.offers)
         goal = as_budget({**self.goal.limits, self.goal.smallest: place / self.steps})
         try:
-            self.offers, plan = timed_plan(self.offers, goal, self.latency, self.inputs, self.progress, is_strict=True)
+            self.offers, plan = timed_plan(self.offers, goal, self.latency, self.inputs, self.progress)
             return plan
         except ValueError as error:
             self.unreachable = error
             return None
 
-    def _check_times(self, offers: Offers) -> None:
-        """Times are not looked at where all that could be chosen is slower than dense."""
+    def _settled(self, offers: Offers) -> Latency:
+        """What "auto" means here: budgets of FLOP are measured, unless all that could be chosen is slower than dense."""
+        if not self.goal.counts_flops:
+            return "ignored"
         largest = min(1 - 1 / self.steps, self.goal.limits.get(self.goal.smallest, 1.0))
         mildest = as_budget({**self.goal.limits, self.goal.smallest: largest})
-        with contextlib.suppress(ValueError):  # nothing fits at all: the search will say so
-            offers.plan(mildest)
-            try:
-                self.offers, _ = timed_plan(offers, mildest, self.latency, self.inputs, self.progress, is_strict=True)
-            except ValueError:
-                self.latency = "ignored"
+        try:
+            self.offers, _ = timed_plan(offers, mildest, "measured", self.inputs, self.progress)
+        except ValueError:
+            with contextlib.suppress(ValueError):  # nothing fits at all: the search will say so
+                offers.plan(mildest)
                 warnings.warn("all that could be chosen runs slower than dense here; this search does not look at times", stacklevel=2)
+                return "ignored"
+        return "measured"
 
     @property
     def _drop_allowed(self) -> float:

@@ -9,7 +9,7 @@ that it picks is slower.
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
@@ -23,19 +23,17 @@ from tenfold.survey import Found, batch_size
 from tenfold.weight import FactorizedWeight
 
 Latency: TypeAlias = Literal["auto", "measured", "ignored"]
-LATENCIES = ("auto", "measured", "ignored")
+LATENCIES: tuple[Latency, ...] = get_args(Latency)
 ROUNDS = 40  # at most; each takes choices away, 2 to 8 are usual
 LOSS_RATIO, LOSS_MORE = 2.0, 0.1  # what speed may cost unasked: this times the loss, or so much more; see `Offers.loss`
 NAMED = 3  # layers in a message
 
 
-def timed_plan(
-    offers: Offers, goal: Budget | None, latency: Latency, inputs: Any, progress: Progress, *, is_strict: bool = False
-) -> tuple[Offers, Plan]:
+def timed_plan(offers: Offers, goal: Budget | None, latency: Latency, inputs: Any, progress: Progress) -> tuple[Offers, Plan]:
     """The plan for a budget, and the offers with what was measured for it.
 
     Args:
-        is_strict: with "auto" too, what is slower than dense is never used; else it is, with a warning, where the budget cannot be met
+        latency: "measured": what is slower than dense is never used; "auto": it is, with a warning, where a budget of FLOP cannot be met
             without it or only at a much larger loss.
 
     Raises:
@@ -43,20 +41,19 @@ def timed_plan(
     """
     if latency == "ignored" or (latency == "auto" and not (goal is not None and goal.counts_flops)):
         return offers, offers.plan(goal)
-    is_strict = is_strict or latency == "measured"
     offers = _measured(offers, goal, inputs, progress)
     fast = _fast(offers)
     try:
         picked = fast.pick(goal)
     except ValueError as error:
         free = offers.pick(goal)  # an error of its own where that is impossible too
-        if is_strict:
+        if latency == "measured":
             raise ValueError(f'{error} (what ran slower than dense here is left out; with latency="ignored" it may be used)') from error
         problem = f"{goal} cannot be kept by layers that all run as fast as dense here"
     else:
         free = offers.pick(goal)
         loss, least = offers.loss(picked), offers.loss(free)
-        if is_strict or loss <= max(LOSS_RATIO * least, LOSS_MORE + least):
+        if latency == "measured" or loss <= max(LOSS_RATIO * least, LOSS_MORE + least):
             return offers, fast.plan_of(picked, goal)
         problem = f"{goal} with layers that all run as fast as dense here has a loss of {loss:.2g} in place of {least:.2g}"
     slow = [name for name, one in free.items() if offers.speeds.get((name, one), 1.0) < 1]
