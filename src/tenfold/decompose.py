@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,12 +60,14 @@ def decompose(
     seed: int = 0,
     warn: bool = True,
     fit_steps: int = STEPS,
+    correct: bool = True,
 ) -> list[Decomposition]:
     """Factors for dense weights of the same shape, in their own dtype and on their own device; solved in float64.
 
     Args:
         whitenings: for each weight the metric of its inputs (see `Whitening`); None measures the error on the weight itself.
         fit_steps: steps of `output_fit` at most, for what whitening leaves of the metric; 0 for none.
+        correct: whether a format whose factors are to be insensitive corrects them after that fit.
 
     Raises:
         TypeError: a weight is not real floating-point.
@@ -75,8 +78,9 @@ def decompose(
     for weight, name in zip(weights, names, strict=True):
         check_weight(weight, name)
     if len(weights) > 1 and weights[0].numel() > BATCH_LIMIT:
+        options: Any = {"sweeps": sweeps, "seed": seed, "warn": warn, "fit_steps": fit_steps, "correct": correct}
         return [
-            decompose([w], fold, network, format, names=[n], whitenings=[m], sweeps=sweeps, seed=seed, warn=warn, fit_steps=fit_steps)[0]
+            decompose([w], fold, network, format, names=[n], whitenings=[m], **options)[0]
             for w, n, m in zip(weights, names, whitenings, strict=True)
         ]
     single = without_groups(network)
@@ -91,7 +95,9 @@ def decompose(
     fitted = None
     if fit_steps and fold.axis("i").padding == 0:
         left = [None if one is None else one.left_over(fold, r) for one, r in zip(whitenings, roots, strict=True)]
-        fitted = fit_outputs(fold, single, white, solution.factors, left, fit_steps) if any(one is not None for one in left) else None
+        if any(one is not None for one in left):
+            slack = format.slack(single) if correct else 1.0
+            fitted = fit_outputs(fold, single, white, solution.factors, left, fit_steps, slack)
     results = []
     for number, (weight, tensor) in enumerate(zip(weights, plain, strict=True)):
         part = slice(number * fold.groups, (number + 1) * fold.groups)

@@ -61,6 +61,10 @@ class Format(abc.ABC):
         """Relative errors (len(networks), batch) that this format reaches at several ranks; an estimate is enough for a plan."""
         return torch.stack([self.solve(target, network, sweeps=sweeps, seed=seed).errors for network in networks])
 
+    def slack(self, network: Network) -> float:
+        """Above 1 where `solve` makes factors less sensitive within so many times their error; a later fit has to do it again."""
+        return 1.0
+
     def rank_choices(self, fold: Fold) -> list[tuple[int, ...]]:
         """Ranks that a plan may choose from, ascending: the same fraction of the largest useful value for every rank."""
         widest = self.widest(fold)

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from tenfold import CP, SVD, TT, Format, LoHa, Tucker
-from tenfold.decompose import decompose, group_tensors, without_groups
+from tenfold.decompose import batched_factors, decompose, group_tensors, without_groups
 from tenfold.fold import Fold, make_fold
 from tenfold.network import Network
 from tenfold.solvers.output_fit import Metric, OutputFit, fit_outputs
 from tenfold.solvers.quadratic import assemble
+from tenfold.solvers.sensitivity import sensitivity
 from tenfold.solvers.solution import rebuild
+from tenfold.solvers.stable_cp import SLACK
 from tenfold.solvers.whitening import Whitening
 
 CONV = make_fold([("o", 7), ("i", 6), ("k", 3), ("k", 2)], 1)
@@ -92,6 +94,21 @@ def test_the_whole_metric_beats_its_kronecker_approximation(fold: Fold, format: 
     assert errors[1] < 0.97 * errors[0]
 
 
+@pytest.mark.parametrize("fold", [CONV, GROUPED], ids=["conv", "grouped"])
+def test_corrected_factors_are_less_sensitive_within_the_slack(fold: Fold):
+    weight = torch.randn(fold.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    metric = Whitening(moment(weight[0].numel(), fold.groups))
+    network = CP(rank=6).network(fold)
+    options: Any = {"whitenings": [metric], "warn": False}
+    fitted, stable = (
+        decompose([weight], fold, network, CP(rank=6, stable=True), **options, correct=correct)[0] for correct in (False, True)
+    )
+    before, after = (sensitivity(*batched_factors(made.weight)) for made in (fitted, stable))
+    assert bool((after < 0.95 * before).all())
+    assert stable.error_of(metric, weight) == pytest.approx(SLACK * fitted.error_of(metric, weight), rel=5e-3)
+    assert stable.error_of(metric, weight) <= SLACK * fitted.error_of(metric, weight) * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("format", [CP(rank=3), Tucker(rank=2), SVD(rank=2), TT(rank=2)], ids=str)
 def test_an_identity_moment_is_the_plain_decomposition(format: Format):
     """T15 of the reference: with the identity for the second moment nothing is left to the fit, and the error is that of the weight."""
@@ -108,10 +125,15 @@ def test_an_identity_moment_is_the_plain_decomposition(format: Format):
     assert fit_outputs(CONV, single, tensor, factors, [torch.eye(36, dtype=torch.float64)[None]]) is None
 
 
-@pytest.mark.parametrize("kind", ["zero", "huge", "tiny"])
-def test_targets_and_metrics_at_the_edge(kind: str):
-    scale: Any = {"zero": 0.0, "huge": 1e20, "tiny": 1e-20}[kind]
+@pytest.mark.parametrize("is_stable", [False, True], ids=["plain", "stable"])
+@pytest.mark.parametrize("kind", ["zero", "huge", "tiny", "exact"])
+def test_targets_and_metrics_at_the_edge(kind: str, is_stable: bool):
+    scale: Any = {"zero": 0.0, "huge": 1e20, "tiny": 1e-20, "exact": 1.0}[kind]
     weight = scale * torch.randn(CONV.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     metric = Whitening(moment(36) * (scale or 1.0))
-    [made] = decompose([weight], CONV, CP(rank=4).network(CONV), CP(rank=4), whitenings=[metric], warn=False)
+    if kind == "exact":
+        network = CP(rank=4).network(CONV)
+        weight = CONV.unfold(rebuild(network, [torch.randn(1, *shape, dtype=torch.float64) for shape in network.shapes])[0])
+    format = CP(rank=4, stable=is_stable)
+    [made] = decompose([weight], CONV, format.network(CONV), format, whitenings=[metric], warn=False)
     assert all(bool(torch.isfinite(factor).all()) for factor in made.weight.factors) and made.error_of(metric, weight) < 1

@@ -21,8 +21,8 @@ class CP(Format):
     Parameters: rank x (sum of all modes, kernel positions counted once). The matrix between input and output has at most
     that rank. Prefer it for convolutions with kernels larger than 1x1. Unregularised fits degenerate: see `cp_als`.
 
-    With `stable=True` the factors are the least sensitive ones within 1 % of the error: they stand rounding to few bits and a higher
-    learning rate; a decomposition takes a few times as long.
+    With `stable=True` the factors are the least sensitive ones within 1 % of the error, on weights or on outputs: they stand rounding to
+    few bits and a higher learning rate; a decomposition takes up to a few times as long.
 
     Source: Hitchcock 1927; for convolutions Lebedev et al. 2015, arXiv 1412.6553, section 3.2; stable: Phan et al. 2020, arXiv 2008.05441.
     """
@@ -36,7 +36,10 @@ class CP(Format):
 
     def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
         errors = cp_errors(target, networks, sweeps=sweeps, seed=seed)
-        return errors * SLACK if self.stable and len(networks[0].factors) > 2 else errors
+        return errors * self.slack(networks[0])
+
+    def slack(self, network: Network) -> float:
+        return SLACK if self.stable and len(network.factors) > 2 else 1.0
 
     def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
         solver = stable_cp if self.stable else cp_als

@@ -104,7 +104,7 @@ def _probe(
     network = offer.format.network(offer.fold)
     made = decompose(
         [weight], offer.fold, network, offer.format, names=[layer.name], whitenings=[metric],
-        sweeps=PROBE_SWEEPS, seed=seed, warn=False, fit_steps=PROBE_STEPS,
+        sweeps=PROBE_SWEEPS, seed=seed, warn=False, fit_steps=PROBE_STEPS, correct=False,
     )[0]  # fmt: skip
     kept, other = weight.detach().clone(), made.weight.dense()
     handle = layer.module.register_forward_hook(_without_shift(metric, other - kept))

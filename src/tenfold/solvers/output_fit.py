@@ -5,6 +5,9 @@ the output modes and on the input and kernel modes together. Steps solve (J' M J
 gradients, from planned contractions of J and J'. They are preconditioned by the Gram matrix of each factor's neighbours, which is the
 block of J' J itself; so T should be whitened as far as it can be, then M is close to the identity.
 
+Correction (`epc`) knows no such metric, so factors that are to be insensitive get it last, around the tensor of the fit: there the error
+is at its least, hence moving away by a distance adds its square to the squared error, whatever the direction.
+
 Source: Nielsen 1999, Damping parameter in Marquardt's method; arXiv 2511.04494 (the metric, there by alternating least squares).
 """
 
@@ -20,8 +23,10 @@ from tenfold.fold import Fold
 from tenfold.network import Network
 from tenfold.solvers.als import norms
 from tenfold.solvers.descent import solve_gram
+from tenfold.solvers.epc import epc
 from tenfold.solvers.quadratic import Form, assemble, contract, split_indices
 from tenfold.solvers.solution import equalise
+from tenfold.solvers.stable_cp import MOST
 
 SHARE = 5e-4  # of the squared error: the ridge of each fit, as in `cp_als`
 LEAST_RIDGE = 1e-9  # relative to the squared norm of the target
@@ -31,12 +36,22 @@ TOLERANCE = 1e-4  # a fit stops where a step gains less than this part of the ob
 DAMPING = 1e-3  # at the start, relative to the mean diagonal of J'J
 GRAM_LIMIT = 512  # entries in all ranks of a factor up to which its Gram matrix preconditions it; above, its diagonal
 
+CORRECTIONS, TRIES = 30, 3  # sweeps of a correction; corrections at most, each nearer than the last
+CLOSEST = 1e-8  # of the norm: a correction needs more room than rounding takes
+ROOM = 0.9  # of what a distance is thought to allow, where a correction has gone too far
+
 WORK = 4e11  # multiplications with the metric for one weight, in FLOP, at most: about ten seconds on one core
 EXACT = 1e-6  # a metric that differs from the identity by less, relative to its mean eigenvalue, leaves nothing to do
 
 
 def fit_outputs(
-    fold: Fold, network: Network, white: Tensor, factors: Sequence[Tensor], left: Sequence[Tensor | None], steps: int = STEPS
+    fold: Fold,
+    network: Network,
+    white: Tensor,
+    factors: Sequence[Tensor],
+    left: Sequence[Tensor | None],
+    steps: int = STEPS,
+    slack: float = 1.0,
 ) -> list[Tensor] | None:
     """Factors of the whitened tensors (batch, *modes), improved under what whitening left of the metric; None where it left nothing.
 
@@ -44,6 +59,7 @@ def fit_outputs(
         factors: where to begin, e.g. from a solver that took the whitening for the whole of the metric.
         left: for each weight the metric (groups, in x kernel, in x kernel) or None for the identity; the batch has their groups in turn.
         steps: of Levenberg-Marquardt at most.
+        slack: where above 1, the factors are then made less sensitive within this times the error that was reached.
     """
     size = math.prod(fold.sizes[mode] for role in "ik" for mode in fold.role(role))
     eye = torch.eye(size, dtype=white.dtype, device=white.device)
@@ -57,7 +73,9 @@ def fit_outputs(
     balanced = [factor for part in network.term_slices for factor in equalise(unit[part])]
     fit = OutputFit(network, white / _shaped(scale, white), Metric.of(fold, network, matrix))
     flops = 2.0 * white[0].numel() * size
-    found, _ = fit.run(balanced, min(steps, max(MIN_STEPS, int(WORK / (flops * (PRODUCTS + 2))))))
+    found, history = fit.run(balanced, min(steps, max(MIN_STEPS, int(WORK / (flops * (PRODUCTS + 2))))))
+    if slack > 1:
+        found = fit.corrected(found, history[-1], slack)
     return [factor * _shaped(scale, factor) if number in first else factor for number, factor in enumerate(found)]
 
 
@@ -151,6 +169,21 @@ class OutputFit:
             if bool((gain < TOLERANCE).all()) and bool(better.any()):
                 break
         return x, torch.stack(history)
+
+    def corrected(self, factors: list[Tensor], error: Tensor, slack: float) -> list[Tensor]:
+        """Less sensitive factors, whose error in the metric is at most `slack` times what it is: (batch,) `error` is its square."""
+        center = assemble(self.network, factors)
+        norm = center.flatten(1).square().sum(1).clamp_min(torch.finfo(error.dtype).tiny)
+        most, squared = slack**2 * error, (slack**2 - 1) * error  # the squared distance, as if the metric were the identity
+        found, is_near = factors, torch.zeros_like(error, dtype=torch.bool)
+        for _ in range(TRIES):
+            found = epc(center, self.network, factors, delta=(squared / norm).sqrt().clamp(CLOSEST, MOST), sweeps=CORRECTIONS).factors
+            reached = self.error(found)[0]
+            is_near = reached <= most
+            if bool(is_near.all()):
+                break
+            squared = torch.where(is_near, squared, ROOM * squared * (most - error) / (reached - error))
+        return [torch.where(_shaped(is_near, old), new, old) for new, old in zip(found, factors, strict=True)]
 
     def _scale(self, factors: Sequence[Tensor]) -> Tensor:
         """(batch,): the mean of the diagonal of J'J."""
