@@ -10,7 +10,7 @@ from tenfold.bayes.moments import relative_spread
 from tenfold.bayes.refit import refit, relative_change, squared_norm
 from tenfold.bayes.rounding import round_tree, spectra
 from tenfold.bayes.shrink import Candidate, Rounding, Selection
-from tenfold.bayes.weighting import mode_roots
+from tenfold.bayes.weighting import IdFrequencies, mode_roots
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
 from tenfold.formats import BT, CP, FCTN, HT, KCP, KT, SVD, TR, TRM, TT, TTM, LoHa, LoKr, Monarch, Tucker
@@ -201,6 +201,19 @@ def test_what_is_not_known_where_inputs_never_are_does_not_count() -> None:
     candidate = Candidate("w", network, PAIRS, factors, variances=wide)
     assert Rounding().reduce(candidate).is_removed
     assert Rounding(moments={"w": moment.flatten()}).reduce(candidate).sizes == {"r1": 2}
+    counted = IdFrequencies({"w": PAIRS})
+    counted.add("w", torch.arange(18).reshape(2, 9))
+    assert Rounding(moments=counted.moments).reduce(candidate).sizes == {"r1": 2}
+
+
+def test_counted_digits_are_the_marginals_of_the_ids() -> None:
+    ids = torch.randint(0, 36, (500,), generator=torch.Generator().manual_seed(0))
+    counted = IdFrequencies({"w": PAIRS})
+    for part in ids.split(200):
+        counted.add("w", part)
+    by_digits, by_ids = mode_roots(PAIRS, counted.moments["w"]), mode_roots(PAIRS, torch.bincount(ids, minlength=36))
+    for mode in ("i1", "i2"):
+        assert_close(by_digits[mode], by_ids[mode], rtol=1e-12, atol=0)
 
 
 def test_selection_keeps_what_is_marked() -> None:

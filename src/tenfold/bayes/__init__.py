@@ -27,3 +27,4 @@ from tenfold.bayes.shrink import Rounding as Rounding
 from tenfold.bayes.shrink import Selection as Selection
 from tenfold.bayes.stability import Stability as Stability
 from tenfold.bayes.warmup import Warmup as Warmup
+from tenfold.bayes.weighting import IdFrequencies as IdFrequencies

@@ -13,7 +13,7 @@ from tenfold.bayes.moments import relative_spread
 from tenfold.bayes.reduction import AxisMap, Reduction, kept_slices, removal
 from tenfold.bayes.refit import relative_change, squared_norm
 from tenfold.bayes.rounding import round_tree
-from tenfold.bayes.weighting import mode_roots
+from tenfold.bayes.weighting import Moment, mode_roots
 from tenfold.fold import Fold
 from tenfold.network import Network
 
@@ -57,13 +57,14 @@ class Rounding(Rule):
         n_spreads: the tolerance is at least so many standard deviations of the weight, where a posterior tells them: what is smaller is
             not known. A weight that is not larger itself is removed. 0 where a few parameters do the work of many: each of them is then
             uncertain, and the layer is needed nevertheless.
-        moments: for some layers by name, the second moment of their inputs: errors and standard deviations are then measured on what
-            the layer computes. Where inputs never vary, as at the border of images, a posterior is as wide as its prior.
+        moments: for some layers by name, the second moment of their inputs, see `mode_roots`; for tables `IdFrequencies` counts it. Errors
+            and standard deviations are then measured on what the layer computes. Where inputs never vary, as at the border of images, or
+            in rows of a table that are hardly looked up, a posterior is as wide as its prior.
     """
 
     tolerance: float = 0.01
     n_spreads: float = N_SPREADS
-    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    moments: Mapping[str, Moment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance < 1:

@@ -145,6 +145,7 @@ class _Trainer:
         self.settings = run_settings(model, training, n_rows=n_rows, has_prior=has_prior, is_null=is_null)
         self.done = ClickRun()
         self.posterior: bayes.Posterior | None = None
+        self.frequencies = bayes.IdFrequencies({f"tables.{number}": one.fold for number, one in model.factorized().items()})
         if has_prior:
             self.posterior = bayes.attach(
                 model,
@@ -183,6 +184,9 @@ class _Trainer:
             self.posterior.step()
         task = torch.zeros(()) if self.is_null else F.binary_cross_entropy_with_logits(self.model(numbers, ids), labels)
         loss = task if self.posterior is None else self.posterior.loss(task)
+        if self.posterior is not None and not self.is_null:
+            for number in self.model.factorized():
+                self.frequencies.add(f"tables.{number}", ids[:, number])
         self.done.losses.append(float(task.detach()))
         if not math.isfinite(self.done.losses[-1]):
             raise ValueError(
@@ -201,7 +205,7 @@ class _Trainer:
         if self.posterior is None:
             return
         self.done.report = str(self.posterior.report())
-        self.done.decision = self.posterior.shrink(bayes.Rounding(self.training.tolerance))
+        self.done.decision = self.posterior.shrink(bayes.Rounding(self.training.tolerance, moments=self.frequencies.moments))
         self.posterior.finish()
         self.posterior = None
         self.optimizers[0] = self._optimizers()[0]
@@ -236,6 +240,7 @@ class _Trainer:
             "ranks": {number: dict(weight.network.ranks) for number, weight in self.model.factorized().items()},
             "model": self.model.state_dict(),
             "posterior": None if self.posterior is None else self.posterior.state_dict(),
+            "frequencies": self.frequencies.moments,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "data": self.data.state_dict(),
         }
@@ -250,6 +255,7 @@ class _Trainer:
             for number, weight in self.model.factorized().items():
                 resize(weight, state["ranks"][number])
         self.model.load_state_dict(state["model"])
+        self.frequencies.moments = state["frequencies"]
         self.optimizers = self._optimizers()
         for optimizer, one in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(one)
