@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tenfold import bayes
 from tenfold.data.feature_rows import FeatureRows, FieldGroup
 from tenfold.formats import SVD
 from tenfold.recipes.options import Options
 from tenfold.recipes.recommenders.experiment import FmExperiment
 from tenfold.recipes.recommenders.models import FactorizationMachine, FeatureTable, GroupTables
-from tenfold.recipes.recommenders.training import FmTraining, predictions, train_fm
+from tenfold.recipes.recommenders.training import FmTraining, predictions, table_frequencies, train_fm
+from tenfold.weight import FactorizedWeight
 
 GROUPS = (FieldGroup("user", 0, 1, 0, 40), FieldGroup("item", 1, 2, 40, 30))
 
@@ -95,6 +97,24 @@ def test_a_table_is_cut_to_a_ratio() -> None:
     assert run.decision is not None and 630 / 4.5 <= sum(one.numel_after for one in run.decision.layers) <= 630 / 3
     with pytest.raises(ValueError, match="least_ratio is 9; with all ranks at 1 these weights reach 7.159: ask for less"):
         train_fm(model(), rows, dataclasses.replace(training, least_ratio=9.0), "ratings", seed=0)
+
+
+def test_ranks_are_decided_by_the_rows_that_occur() -> None:
+    """Users 20 to 39 never occur; they alone have more than one direction."""
+    rows = _planted(500)
+    rows.ids[:, 0] %= 20
+    model = FactorizationMachine(FeatureTable("factorized", 8, SVD(rank=6)).layer(70, GROUPS), constant=3.0)
+    counted = table_frequencies(model, rows)
+    assert counted["table.tables.user"]["i1"].tolist() == torch.bincount(rows.ids[:, 0], minlength=40).tolist()
+    weight = model.get_submodule("table.tables.user.factorized")
+    assert isinstance(weight, FactorizedWeight)
+    [(number, axis)] = weight.network.carriers("i1")
+    with torch.no_grad():
+        weight.factors[number].movedim(axis, 0)[:20, 1:] = 0
+    posterior = bayes.attach(model, n_examples=500)
+    found = [posterior.decide(bayes.Rounding(0.05, n_spreads=0, moments=given)) for given in ({}, counted)]
+    assert [one["table.tables.user"].sizes["r"] for one in found] == [6, 1]
+    posterior.finish()
 
 
 def test_a_diverged_run_is_refused() -> None:

@@ -26,7 +26,7 @@ from tenfold.recipes.recommenders.ranking import rating_scores
 from tenfold.recipes.recommenders.training import FmTraining, Task, predictions, settings_of, train_fm
 from tenfold.recipes.shown import Table, write_result
 
-VERSION = 2
+VERSION = 3
 LEAST_RATIO = 10  # of found tables: among the settings that give it, the one with the best validation loss is taken
 METRICS: dict[str, tuple[str, str]] = {"ratings": ("RMSE", "AUC"), "clicks": ("log loss", "AUC")}
 

@@ -1,9 +1,9 @@
 """Training of factorisation machines on feature rows, and of their ranks.
 
 Parts of the steps where ranks are found: no prior (a tenth), the prior grows (to four tenths), the learning rate decays to 1 % (to
-`decided`), ranks are decided and factors made smaller, and the rest goes on at a part of the rate. The prior stays to the end: it is what
-keeps a machine with few rows for each feature from learning them by heart. All other networks take as many steps, at a rate that decays
-from the first step to the last.
+`decided`), ranks are decided, by what the rows that occur lose, and factors made smaller, and the rest goes on at a part of the rate. The
+prior stays to the end: it is what keeps a machine with few rows for each feature from learning them by heart. All other networks take as
+many steps, at a rate that decays from the first step to the last.
 """
 
 import math
@@ -21,7 +21,7 @@ from tenfold import bayes
 from tenfold.bayes.report import Decision
 from tenfold.data.feature_rows import FeatureRows
 from tenfold.recipes.rank_steps import check_ratio, raised
-from tenfold.recipes.recommenders.models import FactorizationMachine
+from tenfold.recipes.recommenders.models import FactorizationMachine, GroupTables
 
 START, FULL = 0.1, 0.4
 LOWEST = 0.01
@@ -97,7 +97,7 @@ def train_fm(
     started = time.perf_counter()
     n_steps = training.epochs * math.ceil(len(rows) / training.batch_size)
     run, generator = FmRun(n_steps), torch.Generator().manual_seed(seed)
-    posterior, rule = None, bayes.Rounding(training.tolerance, n_spreads=0.0)
+    posterior = None
     if training.temperature is not None:
         warmup = (int(START * n_steps), int(FULL * n_steps))
         posterior = bayes.attach(model, n_examples=len(rows), temperature=training.temperature, warmup=warmup, seed=seed)
@@ -109,6 +109,7 @@ def train_fm(
     for _ in range(training.epochs):
         for chosen in torch.randperm(len(rows), generator=generator).split(training.batch_size):
             if posterior is not None and step == training.decision(n_steps):
+                rule = bayes.Rounding(training.tolerance, n_spreads=0.0, moments=table_frequencies(model, rows))
                 run.decision = posterior.shrink(raised(rule, posterior, training.least_ratio))
                 run.report = str(posterior.report())
             for group in optimizer.param_groups:
@@ -131,6 +132,17 @@ def train_fm(
         posterior.finish()
     run.seconds = time.perf_counter() - started
     return run
+
+
+def table_frequencies(model: FactorizationMachine, rows: FeatureRows) -> dict[str, dict[str, Tensor]]:
+    """How often the rows of each factorised table are looked up, see `IdFrequencies`."""
+    assert isinstance(model.table, GroupTables)
+    tables = {f"table.tables.{name}": table for name, table in model.table.tables.items()}
+    counted = bayes.IdFrequencies({name: table.factorized.fold for name, table in tables.items()})  # pyright: ignore
+    for group in model.table.groups:
+        if (name := f"table.tables.{group.name}") in tables:
+            counted.add(name, rows.ids[:, group.first : group.last] - group.start)
+    return counted.moments
 
 
 def predictions(model: FactorizationMachine, rows: FeatureRows) -> Tensor:
