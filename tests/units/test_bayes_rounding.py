@@ -214,6 +214,14 @@ def test_counted_digits_are_the_marginals_of_the_ids() -> None:
     by_digits, by_ids = mode_roots(PAIRS, counted.moments["w"]), mode_roots(PAIRS, torch.bincount(ids, minlength=36))
     for mode in ("i1", "i2"):
         assert_close(by_digits[mode], by_ids[mode], rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match=r"the moment has the modes \{'i1': 6\}; the weight has \{'i1': 6, 'i2': 6\}: count the ids"):
+        mode_roots(PAIRS, {"i1": torch.ones(6)})
+    counted.add("w", ids[:0])
+    with pytest.raises(ValueError, match="there is no table 'v'; ids can be counted for w: give one of these"):
+        counted.add("v", ids)
+    for bad in (-1, 36):
+        with pytest.raises(ValueError, match=rf"the ids of table 'w' are from {min(bad, 3)} to {max(bad, 3)}; they must be from 0 to 35"):
+            counted.add("w", torch.tensor([3, bad]))
 
 
 def test_selection_keeps_what_is_marked() -> None:

@@ -80,7 +80,7 @@ def warn_removed(names: Sequence[str]) -> None:
     """Warns that nothing is left of some weights."""
     warnings.warn(
         f"all ranks of {', '.join(names)} were removed: these weights are now zero; the model computes without them: if that is not "
-        "wanted, lower the temperature or the strength and train again",
+        "wanted, lower the temperature or the strength and train again, or count errors where inputs are (Rounding(moments=..))",
         RanksWarning,
         stacklevel=4,
     )

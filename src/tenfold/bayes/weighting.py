@@ -41,8 +41,20 @@ class IdFrequencies:
         }
 
     def add(self, name: str, ids: Tensor) -> None:
-        """Counts ids of a table in, of any shape."""
+        """Counts ids of a table in, of any shape.
+
+        Raises:
+            ValueError: there is no such table, or an id is none of its rows.
+        """
+        if name not in self.moments:
+            raise ValueError(f"there is no table {name!r}; ids can be counted for {', '.join(self.moments) or 'none'}: give one of these")
         left = ids.detach().flatten().cpu()
+        rows = math.prod(len(counts) for counts in self.moments[name].values())
+        if len(left) and not 0 <= int(left.min()) <= int(left.max()) < rows:
+            raise ValueError(
+                f"the ids of table {name!r} are from {int(left.min())} to {int(left.max())}; they must be from 0 to {rows - 1}: give the "
+                "ids that are looked up"
+            )
         for counts in reversed(self.moments[name].values()):
             counts += torch.bincount(left % len(counts), minlength=len(counts))
             left = left // len(counts)
@@ -66,6 +78,11 @@ def mode_roots(fold: Fold, moment: Moment) -> dict[str, Tensor]:
         )
     names, sizes = fold.role("i"), [fold.sizes[mode] for mode in fold.role("i")]
     if isinstance(moment, Mapping):
+        if {name: len(one) for name, one in moment.items()} != dict(zip(names, sizes, strict=True)):
+            raise ValueError(
+                f"the moment has the modes { {name: len(one) for name, one in moment.items()} }; the weight has "
+                f"{dict(zip(names, sizes, strict=True))}: count the ids of this layer, see IdFrequencies"
+            )
         return {name: _diagonal_root(moment[name].double()) for name in names}
     if tuple(moment.shape) not in ((axis.size,), (axis.size, axis.size)) or not bool(torch.isfinite(moment).all()):
         raise ValueError(
