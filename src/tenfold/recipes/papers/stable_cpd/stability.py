@@ -28,7 +28,7 @@ from tenfold.recipes.reproduction import Request, Table
 
 NETWORKS = ("resnet20", "resnet8")
 VARIANTS = ("CP", "CP-EPC")
-VERSION = 3  # of what a run is: kept runs of another version are not used
+VERSION = 4  # of what a run is: kept runs of another version are not used
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Effort:
     slack, corrections: of the correction.
     """
 
-    n_train: int = 3_200
+    n_train: int = 19_200
     n_test: int = 2_000
-    steps: int = 100
+    steps: int = 600
     batch_size: int = 32
     fractions: tuple[float, ...] = (0.25, 0.5, 0.75)
     lrs: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
