@@ -8,7 +8,7 @@ teacher. The test images are looked at after every epoch; the last epoch counts,
 Command: `python benchmarks/finetune_resnet20.py --out DIR` (about 45 minutes for each of the three runs on one core).
 Goals: at 3.2x fewer FLOP and 4x fewer parameters at most 0.5 points below dense; at 2x fewer FLOP not below dense.
 Measured: results/finetune_resnet20.json: 3.34x fewer FLOP and 4.00x fewer parameters, 84.1 +- 0.2 % before and 87.2 +- 0.3 % after 25
-epochs (three seeds: 87.6, 87.1, 86.9); dense 87.7 % before and after (one seed). At 2x fewer FLOP 87.4 % before, 87.5 % after 12 epochs,
+epochs (three seeds: 87.6, 87.1, 86.9); dense 87.7 % before and after (two seeds). At 2x fewer FLOP 87.4 % before, 87.5 % after 12 epochs,
 and 87.7 % after 5 at `--lr 5e-4` (one seed each): what starts near the dense network wants small steps.
 """
 
