@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tenfold.bayes.refit import squared_norm
 from tenfold.contract.pairs import BATCH
+from tenfold.contract.run import digits_of
 from tenfold.fold import Fold
 from tenfold.network import Network
 from tenfold.solvers.quadratic import contract, twin
@@ -39,10 +40,8 @@ def tensor_moments(network: Network, means: Sequence[Tensor], variances: Sequenc
 
 def row_moments(network: Network, fold: Fold, means: Sequence[Tensor], variances: Sequence[Tensor], ids: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance (ids, out) of the rows `ids` of an embedding, whose table is not built."""
-    digits: dict[str, Tensor] = {}
-    left = ids.reshape(-1)
-    for mode in reversed(fold.role("i")):
-        digits[mode], left = left % fold.sizes[mode], torch.div(left, fold.sizes[mode], rounding_mode="floor")
+    modes = fold.role("i")
+    digits = dict(zip(modes, digits_of(ids.reshape(-1), [fold.sizes[mode] for mode in modes]), strict=True))
     first, second = [], []
     for term, part in zip(network.terms, network.term_slices, strict=True):
         picked = [_picked(indices, digits) for indices in term.factors]

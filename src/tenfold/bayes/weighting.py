@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from tenfold.contract.run import digits_of
 from tenfold.fold import Fold
 
 Moment: TypeAlias = Tensor | Mapping[str, Tensor]
@@ -48,16 +49,16 @@ class IdFrequencies:
         """
         if name not in self.moments:
             raise ValueError(f"there is no table {name!r}; ids can be counted for {', '.join(self.moments) or 'none'}: give one of these")
-        left = ids.detach().flatten().cpu()
-        rows = math.prod(len(counts) for counts in self.moments[name].values())
-        if len(left) and not 0 <= int(left.min()) <= int(left.max()) < rows:
+        ids, counts = ids.detach().flatten().cpu(), list(self.moments[name].values())
+        sizes = [len(one) for one in counts]
+        low, high = (int(one) for one in ids.aminmax()) if len(ids) else (0, 0)
+        if low < 0 or high >= math.prod(sizes):
             raise ValueError(
-                f"the ids of table {name!r} are from {int(left.min())} to {int(left.max())}; they must be from 0 to {rows - 1}: give the "
-                "ids that are looked up"
+                f"the ids of table {name!r} are from {low} to {high}; they must be from 0 to {math.prod(sizes) - 1}: give the ids that "
+                "are looked up"
             )
-        for counts in reversed(self.moments[name].values()):
-            counts += torch.bincount(left % len(counts), minlength=len(counts))
-            left = left // len(counts)
+        for one, digits in zip(counts, digits_of(ids, sizes), strict=True):
+            one += torch.bincount(digits, minlength=len(one))
 
 
 def mode_roots(fold: Fold, moment: Moment) -> dict[str, Tensor]:
@@ -78,11 +79,9 @@ def mode_roots(fold: Fold, moment: Moment) -> dict[str, Tensor]:
         )
     names, sizes = fold.role("i"), [fold.sizes[mode] for mode in fold.role("i")]
     if isinstance(moment, Mapping):
-        if {name: len(one) for name, one in moment.items()} != dict(zip(names, sizes, strict=True)):
-            raise ValueError(
-                f"the moment has the modes { {name: len(one) for name, one in moment.items()} }; the weight has "
-                f"{dict(zip(names, sizes, strict=True))}: count the ids of this layer, see IdFrequencies"
-            )
+        given, wanted = {name: len(one) for name, one in moment.items()}, dict(zip(names, sizes, strict=True))
+        if given != wanted:
+            raise ValueError(f"the moment has the modes {given}; the weight has {wanted}: count the ids of this layer, see IdFrequencies")
         return {name: _diagonal_root(moment[name].double()) for name in names}
     if tuple(moment.shape) not in ((axis.size,), (axis.size, axis.size)) or not bool(torch.isfinite(moment).all()):
         raise ValueError(

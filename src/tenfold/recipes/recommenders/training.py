@@ -137,11 +137,11 @@ def train_fm(
 def table_frequencies(model: FactorizationMachine, rows: FeatureRows) -> dict[str, dict[str, Tensor]]:
     """How often the rows of each factorised table are looked up, see `IdFrequencies`."""
     assert isinstance(model.table, GroupTables)
-    tables = {f"table.tables.{name}": table for name, table in model.table.tables.items()}
-    counted = bayes.IdFrequencies({name: table.factorized.fold for name, table in tables.items()})  # pyright: ignore
+    tables = model.table.tables
+    counted = bayes.IdFrequencies({f"table.tables.{name}": one.factorized.fold for name, one in tables.items()})  # pyright: ignore
     for group in model.table.groups:
-        if (name := f"table.tables.{group.name}") in tables:
-            counted.add(name, rows.ids[:, group.first : group.last] - group.start)
+        if group.name in tables:
+            counted.add(f"table.tables.{group.name}", rows.ids[:, group.first : group.last] - group.start)
     return counted.moments
 
 
