@@ -23,7 +23,7 @@ class TKD(Format):
     A convolution becomes 1x1, 1x1, depthwise, 1x1, 1x1, or fewer where merged ones are cheaper. `rank` is (a1, r, b1), in the order of the
     statement. Parameters: sum of mode x a + r x (sum of all a, kernel positions counted once). Smaller than CP of the same rank where
     a < mode x r / (mode + r), and fitted faster, because CP sees the small core only; its factors are corrected as those of
-    `CP(stable=True)`. Prefer it for wide convolutions whose channels are redundant.
+    `CP(stable=True)`, but not again after a fit to outputs. Prefer it for wide convolutions whose channels are redundant.
 
     Source: Phan et al. 2020, arXiv 2008.05441, section 4.
     """
