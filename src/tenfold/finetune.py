@@ -21,8 +21,9 @@ from tenfold.augment import Augment, as_augment
 from tenfold.batches import batches, n_batches, random_states
 from tenfold.checkpoint import Checkpoint
 from tenfold.evaluate import evaluate
-from tenfold.learner import Learner, Loss, Precision, Teacher
+from tenfold.learner import Learner, Loss, Teacher
 from tenfold.optimizer import MakeOptimizer, Schedule, make_optimizer
+from tenfold.precision import Precision, settled
 from tenfold.progress import Progress, silent
 from tenfold.stability import SensitivityPenalty, stable_scales
 from tenfold.weight import rebuilt
@@ -103,7 +104,8 @@ def finetune(
         optimizer: a torch optimiser of this model's parameters, or its class or anything else that makes one from parameter groups,
             as functools.partial(torch.optim.SGD, momentum=0.9); AdamW where none is given. LBFGS is not supported.
         lr: the highest learning rate; left out, the optimiser's own where one is given, else one for the number of steps.
-        precision: of the forward pass; "float16" needs a GPU. Parameters keep their dtype.
+        precision: of the forward pass; "auto" is bfloat16 where the device computes with it, else float32; "float16" needs a GPU.
+            Parameters keep their dtype.
         checkpoint: a file, written every `save_every` steps and after every epoch. The same call with the same file goes on where the
             last one stopped, even if that was killed, and on a CPU ends with the same bits; a finished run returns at once.
         augment: changes inputs: augment(inputs, generator); "flip" mirrors half of the images, "crop" also
@@ -141,16 +143,17 @@ def finetune(
         )
     steps = n_batches(data, batch_size, drop_last=True)
     made = make_optimizer(model, optimizer, lr, weight_decay, epochs * steps, stable_scales(model) if bound_lr else None)
+    dtype = settled(precision, next(model.parameters()).device)
     schedule = Schedule(made, epochs * steps, math.ceil(WARMUP * epochs * steps) if warmup is None else warmup)
     teaching = None if teacher is None else Teacher(teacher, teacher_weight, temperature, feature_weight)
     penalty = SensitivityPenalty(model) if sensitivity_weight else None
     extra = None if penalty is None else (sensitivity_weight, penalty)
-    learner = Learner(model, made, schedule, precision, clip_norm, teaching, loss, extra, channels_last)
+    learner = Learner(model, made, schedule, dtype, clip_norm, teaching, loss, extra, channels_last)
     settings = {
         "epochs": epochs,
         "batch_size": batch_size,
         "batches in an epoch": steps,
-        "precision": precision,
+        "precision": dtype,
         "seed": seed,
         "optimizer": type(made).__name__,
         **{name: [group.get(name) for group in made.param_groups] for name in made.defaults if not (bound_lr and name == "lr")},

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from tenfold.stability import SensitivityPenalty
 from tenfold.survey import call, eval_mode
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -49,17 +48,18 @@ class Teacher:
 class Learner:
     """One step of training.
 
+    precision: "float32", "bfloat16" or "float16", see `tenfold.precision`.
     penalty: added to the loss, times its weight.
     channels_last: images (N, channels, height, width) are laid out with their channels last, which convolutions on a CPU prefer.
 
     Raises:
-        ValueError: the precision is unknown or not for the model's device, a norm to clip to is not above 0, or the teacher would learn.
+        ValueError: a norm to clip to is not above 0, or the teacher would learn.
     """
 
     model: nn.Module
     optimizer: Optimizer
     schedule: Schedule
-    precision: Precision
+    precision: str
     clip_norm: float | None
     teacher: Teacher | None
     loss: Loss | None
@@ -67,12 +67,6 @@ class Learner:
     channels_last: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision is {self.precision!r}; it needs one of {', '.join(get_args(Precision))}: choose one of these")
-        if self.precision == "float16" and self.device.type == "cpu":
-            raise ValueError(
-                "precision is 'float16' for a model on the CPU; float16 needs a GPU: take precision='bfloat16', or move the model"
-            )
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm is {self.clip_norm}; it needs a norm above 0, or None for gradients as they are, e.g. 1.0")
 

@@ -44,15 +44,6 @@ def test_the_step_goes_down_the_gradient():
     torch.testing.assert_close(list(one.model.parameters()), wanted)
 
 
-def test_precisions():
-    with pytest.raises(ValueError, match=r"precision is 'int8'; it needs one of float32, bfloat16, float16: choose one of these"):
-        learner(precision="int8")
-    with pytest.raises(
-        ValueError, match=r"'float16' for a model on the CPU; float16 needs a GPU: take precision='bfloat16', or move the model"
-    ):
-        learner(precision="float16")
-
-
 @pytest.mark.parametrize("clip_norm", [0.0, -1.0, float("nan")])
 def test_clip_norm_out_of_range(clip_norm):
     with pytest.raises(ValueError, match=r"clip_norm is -?[\w.]+; it needs a norm above 0, or None for gradients as they are, e.g. 1.0"):

@@ -77,7 +77,7 @@ def test_options_find_the_data_below_a_folder(tmp_path: Path) -> None:
         ({"lr": 2.0}, r"the recipe got \{'lr': 2.0\}; a learning rate between 0 and 1 is needed"),
         ({"dense_lr": float("nan")}, "a learning rate between 0 and 1 is needed"),
         ({"temperature": 0.0}, r"the recipe got the temperature 0.0; it needs a finite number above 0: leave it out"),
-        ({"precision": "half"}, r"the recipe got the precision 'half'; float32 or bfloat16 is needed: choose one of them"),
+        ({"precision": "half"}, r"the recipe got the precision 'half'; one of auto, float32, bfloat16 is needed: choose one"),
         ({"seeds": ()}, r"the seeds are \(\); at least one is needed"),
         ({"seeds": (1, 1)}, r"the seeds are \(1, 1\); at least one is needed, all different"),
         ({"seeds": (-1,)}, r"the seeds are \(-1,\)"),

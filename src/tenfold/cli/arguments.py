@@ -13,8 +13,8 @@ from torch import nn
 from tenfold.budget import Budget
 from tenfold.datasets import check_inputs, check_labels, example_inputs, first_inputs, parse_shape, read_data
 from tenfold.finetune import FinetuneHistory, finetune
-from tenfold.learner import Precision
 from tenfold.plan import Filter, Latency
+from tenfold.precision import Precision
 from tenfold.progress import Progress
 from tenfold.recurrent.opened import opened_view
 from tenfold.sources import read_model
@@ -184,7 +184,7 @@ class Training:
     augment: Literal["none", "flip", "crop"] = "none"
     """flip: images are mirrored at random; crop: also cut out at random places."""
     precision: Precision = "float32"
-    """Of products; bfloat16 is faster on many machines."""
+    """Of products; auto: bfloat16 where the machine computes with it, which is faster there, else float32."""
     feature_weight: float = 0.0
     """Part of the original model's lessons that are on layers, not on outputs, 0 to 1."""
     sensitivity_weight: float = 0.0

@@ -41,7 +41,10 @@ def train(
     temperature: Annotated[
         float | None, Parameter(help="Of the prior on ranks, where they are found by training; more compresses more.", group=TRAINING)
     ] = None,
-    precision: Annotated[str | None, Parameter(help="float32, or bfloat16: steps in mixed precision.", group=TRAINING)] = None,
+    precision: Annotated[
+        str | None,
+        Parameter(help="float32; bfloat16: steps in mixed precision; auto: that where the machine computes with it.", group=TRAINING),
+    ] = None,
     turns: Annotated[int, Parameter(help="Steps of each network that are timed.", group=TRAINING)] = N_TURNS,
     out: Annotated[Path | None, Parameter(help="Folder for results and finished runs; the same command goes on from there.")] = None,
     common: Common = Common(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from tenfold.progress import Progress, silent
 from tenfold.recipes.measure import N_TURNS
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 DENSE = "dense"  # what the dense network is called among the formats
 RECURRENT = ("formats", "has_dense_twin", "recurrent_format", "folds", "epochs", "batch_size", "hidden", "lr", "dense_lr", "turns")
 ALWAYS = ("data", "seeds", "out", "progress")  # taken by every recipe
@@ -29,7 +29,7 @@ class Options:
     epochs, batch_size, hidden: passes over the training data, sequences in a batch, size of the hidden state.
     lr, dense_lr: highest learning rate of the factorised networks, and of the dense one.
     temperature: of the prior on ranks, where they are found by training.
-    precision: float32, or bfloat16 for steps in mixed precision, where a recipe has both.
+    precision: float32, bfloat16 for steps in mixed precision, or auto, where a recipe has them; see `tenfold.precision`.
     protocol: name of a published way to use the data, where there are several.
     turns: steps of each network that are timed, after all training.
     out: a folder for results and finished runs; None: nothing is written.
@@ -67,7 +67,7 @@ class Options:
                 f"the recipe got the temperature {self.temperature}; it needs a finite number above 0: leave it out, or give one like 10"
             )
         if self.precision not in (None, *PRECISIONS):
-            raise ValueError(f"the recipe got the precision {self.precision!r}; {' or '.join(PRECISIONS)} is needed: choose one of them")
+            raise ValueError(f"the recipe got the precision {self.precision!r}; one of {', '.join(PRECISIONS)} is needed: choose one")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"the seeds are {self.seeds}; at least one is needed, all different and from 0: give for instance (0, 1, 2)")
 

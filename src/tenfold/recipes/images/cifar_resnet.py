@@ -4,12 +4,14 @@ Source: ResNet-20 with parameter-free shortcuts of He et al. 2015, arXiv 1512.03
 arXiv 2010.08689 on CIFAR-10 is known to us.
 Protocol: "test" trains on all 50,000 training images, shifted by up to four pixels and mirrored, and tests on the test file; "validation"
 (for choices) keeps 5,000 training images for testing. All convolutions but the first are factorised. Dense and factorised networks alike:
-AdamW, a warm-up and a cosine, the same steps, bfloat16 products. Where ranks are found, the first two thirds of the steps train the
-dense network (full-rank warm-up), a sixth searches from CP of as many values as if dense, and the last trains what is left: a quarter of
-the values. Controls as in `mnist-mlp`; fixed ranks have no warm-up. Data are packed JPEG files (quality 75), on which accuracies are lower
-than on lossless images. An epoch is about 12 TFLOP: one to three minutes on a CPU core with bfloat16.
+AdamW, a warm-up and a cosine, the same steps, bfloat16 products where the machine computes with them. Where ranks are found, the first two
+thirds of the steps train the dense network (full-rank warm-up), a sixth searches from CP of as many values as if dense, and the last trains
+what is left: a quarter of the values. Controls as in `mnist-mlp`; fixed ranks have no warm-up. Data are packed JPEG files (quality 75), on
+which accuracies are lower than on lossless images. An epoch is about 12 TFLOP: one to three minutes on a CPU core with bfloat16, four to
+five without.
 Command: tenfold train cifar-resnet --data cifar10 --out cifar
-Expected (measured, three seeds): dense 83.9 +- 0.2 %, CP with 4.0 times fewer weights 82.6 +- 0.2 %; see docs/automatic_ranks.md.
+Expected (measured in bfloat16, three seeds): dense 83.9 +- 0.2 %, CP with 4.0 times fewer weights 82.6 +- 0.2 %; see
+docs/automatic_ranks.md.
 """
 
 import dataclasses
@@ -50,7 +52,7 @@ TRAINING = Training(
     tuning=1 / 6,
     weight_decay=0.1,
     search_decay=0.1,
-    precision="bfloat16",
+    precision="auto",
     rebuild=True,
 )
 WIDTHS, N_BLOCKS = (16, 32, 64), 3

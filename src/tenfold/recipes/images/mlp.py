@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tenfold.data.images import Images, read_images
 from tenfold.formats import parse_format
 from tenfold.nn import Linear
+from tenfold.precision import settled
 from tenfold.recipes.automatic_ranks import Training
 from tenfold.recipes.images.rank_runs import AUTOMATIC, FIXED, NULL, RankRun, RankRuns
 from tenfold.recipes.images.rank_table import rank_table
@@ -148,11 +149,12 @@ def parts(train: Images, test: Images, protocol: str) -> tuple[Images, Images]:
 
 
 def chosen(training: Training, options: Options) -> Training:
-    """A recipe's training with the choices of a user."""
+    """A recipe's training with the choices of a user, and "auto" settled for the CPU, which recipes train on."""
     given: dict[str, Any] = {
         name: getattr(options, name) for name in ("epochs", "batch_size", "lr", "dense_lr", "temperature", "precision")
     }
-    return dataclasses.replace(training, **{name: value for name, value in given.items() if value is not None})
+    made = dataclasses.replace(training, **{name: value for name, value in given.items() if value is not None})
+    return dataclasses.replace(made, precision=settled(made.precision, torch.device("cpu")))
 
 
 def all_runs(runs: RankRuns, formats: tuple[str, ...], options: Options) -> list[RankRun]:

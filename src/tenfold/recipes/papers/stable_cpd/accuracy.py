@@ -130,7 +130,7 @@ def _tuned(model: nn.Module, case: Case, effort: Effort, seed: int) -> dict[str,
         teacher=case.model,
         batch_size=case.network.batch_size,
         augment="flip",
-        precision="bfloat16",
+        precision="auto",
         rebuild=True,
         channels_last=True,
         seed=seed,
@@ -185,7 +185,8 @@ def table(cells: Sequence[Cell], effort: Effort) -> Table:
     )
     tuning = (
         f"tuned: after {effort.epochs} passes over at most {effort.n_train:,} training images with the dense network as teacher, in "
-        "bfloat16, mean over seeds +- standard deviation. The row dense is the control: the dense network itself, trained alike."
+        "bfloat16 where the machine computes with it, mean over seeds +- standard deviation. The row dense is the control: the dense "
+        "network itself, trained alike."
     )
     metric = (
         "metric: weight: errors of weights; output: errors of outputs on training images, with one last penalised fit for the factors of "
