@@ -24,6 +24,8 @@ Inputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
 
 TOLERANCE = 1e-4  # largest difference between outputs, relative to the largest output; float32 sums in another order stay below 1e-5
 ONNX_LIMIT = 2**31 - 1  # bytes of one protobuf message
+MOST_SAMPLES = 2**31 - 1  # in a batch; without a limit torch 2.6 takes the largest integer for "no limit" and refuses it
+OLD_ONNX = 'pip install "onnx==1.17.*" "onnxscript==0.2.*" "protobuf<6"'  # what torch 2.6 converts with, as tested; newer ones break it
 
 
 def to_dense(model: nn.Module) -> nn.Module:
@@ -64,7 +66,7 @@ def to_exported_program(model: nn.Module, inputs: Inputs, *, dynamic_batch: bool
     with eval_mode(model), torch.no_grad():
         call(model, inputs)  # what fails in the model itself is no fault of the export
         try:
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=axes)
+            program = torch.export.export(model, args, kwargs, dynamic_shapes=axes, strict=False)
         except Exception as error:
             raise RuntimeError(
                 f"torch.export stopped at {type(model).__name__} with {type(error).__name__}: {_one_line(error)}; a forward is needed "
@@ -118,9 +120,10 @@ def to_onnx(
         onnx.checker.check_model(data, full_check=True)
         session = runtime.InferenceSession(data, providers=["CPUExecutionProvider"])
     except Exception as error:
+        old = f", for this torch {torch.__version__} packages of its time ({OLD_ONNX})" if torch.__version__ < "2.7" else ""
         raise RuntimeError(
             f"{type(model).__name__} did not become ONNX: {type(error).__name__}: {_one_line(error)}; operators that both ONNX and "
-            "onnxruntime have are needed: convert the model to float32, try another opset, or use tenfold.export.export_torch"
+            f"onnxruntime have are needed: convert the model to float32, try another opset{old}, or use tenfold.export.export_torch"
         ) from error
     with eval_mode(model), torch.no_grad():
         for example in _examples(_on_device(model, inputs), dynamic_batch):
@@ -197,7 +200,7 @@ def _with_batch(inputs: Inputs, size: int) -> Any:
 
 def _batch_axes(inputs: Inputs) -> Any:
     """torch.export's dynamic_shapes for the inputs."""
-    size, batch = batch_size(inputs), Dim("batch")
+    size, batch = batch_size(inputs), Dim("batch", max=MOST_SAMPLES)
     axes = _pytree.tree_map(lambda leaf: {0: batch} if _has_batch(leaf, size) else None, inputs)
     return axes if isinstance(inputs, Mapping) else (axes,) if isinstance(inputs, Tensor) else tuple(axes)
 
