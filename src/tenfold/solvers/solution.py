@@ -38,7 +38,7 @@ class Solution:
             (
                 self.is_degenerate,
                 "is degenerate: its terms cancel each other",
-                "lower the rank or raise the ridge; fine-tuning may be unstable",
+                "fine-tuning may be unstable: lower the rank, correct it with tenfold.correction, or take CP(stable=True) for CP",
             ),
         ):
             if hit := [name for name, flag in zip(names, flags.tolist(), strict=True) if flag]:
