@@ -104,7 +104,9 @@ def test_a_border_rank_tensor_is_called_degenerate():
     network = cp(2, 2, 2, 2)
     free = als(w, network, sweeps=2000, tolerance=0.0, seed=1)
     assert bool(free.is_degenerate[0])
-    with pytest.warns(UserWarning, match="is degenerate: its terms cancel each other; fine-tuning may be unstable: lower the rank, correct"):
+    with pytest.warns(
+        UserWarning, match="is degenerate: its terms cancel each other; fine-tuning may be unstable: lower the rank, correct"
+    ):
         free.warn(["conv"])
     assert not bool(cp_als(w, network, sweeps=300, ridge=1e-2).is_degenerate[0])
 

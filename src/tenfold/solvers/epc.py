@@ -25,7 +25,7 @@ from tenfold.solvers.solution import check_target
 Objective = Literal["sensitivity", "intensity"]
 
 GRAM_LIMIT = 768  # a factor with several ranks, of more entries together, stays as it is: its Gram matrix would be too large
-EXACT = 1e-5  # squared relative errors below it are counted from residuals, others from products
+EXACT = 1e-5  # squared relative errors below it are counted from residuals, others from products as long as these are accurate
 SLACK = 1e-9  # relative to delta^2: rounding that is not a violation
 GROWTH, SHRINK, FIRST_PUSH, LAST_PUSH = 1.2, 0.5, 0.5, 4.0  # of the extrapolation between sweeps
 
@@ -83,11 +83,15 @@ def epc(
     bound = _bound(problem, now, slack, delta)
     before, push = now, torch.full_like(bound, FIRST_PUSH)
     errors, objectives = [now.squared], [now.objective]
+    is_residual = len(network.terms) > 1 or bool((bound < EXACT * problem.norm).any())
     for _ in range(sweeps):
-        trial = problem.state(*problem.sweep(now.moved_from(before, push), bound))
+        trial = problem.state(*problem.sweep(now.moved_from(before, push), bound, is_residual))
         is_better = (trial.objective < now.objective) & (trial.squared <= bound * (1 + SLACK)) & problem.is_whole(trial)
         if not bool(is_better.all()):
-            plain = problem.state(*problem.sweep(now, bound))
+            plain = problem.state(*problem.sweep(now, bound, is_residual))
+            if not is_residual and bool((plain.squared > bound * (1 + SLACK)).any()):
+                is_residual = True  # terms that cancel each other leave products too few digits
+                plain = problem.state(*problem.sweep(now, bound, is_residual))
             # rounding may turn the last steps of a converged tensor into losses: it stays where it is
             stays = (plain.objective > now.objective) | (plain.squared > bound * (1 + SLACK))
             plain = now.with_multipliers(plain.multipliers).where(stays, plain)
@@ -180,10 +184,9 @@ class _Problem:
         least = torch.where(self.is_fixed, torch.inf, state.multipliers).amin(1)
         return torch.where(self.is_whole(state) & (least > 0) & most.isfinite(), most / least - 1, torch.inf)
 
-    def sweep(self, state: _State, bound: Tensor) -> tuple[list[Tensor], Tensor]:
-        """One update of every factor, and the multipliers."""
+    def sweep(self, state: _State, bound: Tensor, is_residual: bool) -> tuple[list[Tensor], Tensor]:
+        """One update of every factor, and the multipliers. is_residual: see `bounded_step`."""
         factors, multipliers = list(state.factors), []
-        is_residual = len(self.network.terms) > 1 or bool((bound < EXACT * self.norm).any())
         for term, part, forms in zip(self.network.terms, self.network.term_slices, self.forms, strict=True):
             for number in range(len(term.factors)):
                 if bool(self.is_fixed[part.start + number]):
