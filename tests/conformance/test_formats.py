@@ -20,7 +20,15 @@ EVERY = pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 MATRIX = Fold((Axis("o", 12, (3, 4)), Axis("i", 10, (5, 2))))
 KERNEL = Fold((Axis("o", 6, (6,)), Axis("i", 5, (5,)), Axis("k", 3, (3,)), Axis("k", 3, (3,))))
 TRANSPOSED = Fold((Axis("i", 6, (2, 3)), Axis("o", 4, (2, 2)), Axis("k", 3, (3,))))
-FOLDS = pytest.mark.parametrize("fold", [MATRIX, KERNEL, TRANSPOSED], ids=["matrix", "kernel", "transposed"])
+NAMED = {"matrix": MATRIX, "kernel": KERNEL, "transposed": TRANSPOSED}
+FOLDS = pytest.mark.parametrize("fold", list(NAMED.values()), ids=list(NAMED))
+# where the solver is iterative, what it leaves in spare ranks depends on the machine's rounding
+BOUNDED = [
+    pytest.param(subject, fold, id=f"{name}-{subject}")
+    for name, fold in NAMED.items()
+    for subject in SUBJECTS
+    if bounds(subject, merged(fold, subject.format)) is not None
+]
 
 
 @EVERY
@@ -55,7 +63,6 @@ def test_zero_slices_are_found_and_removed(subject: Subject) -> None:
     for_all(weights(subject), check_truncation)
 
 
-@pytest.mark.parametrize("subject", [one for one in SUBJECTS if bounds(one, merged(MATRIX, one.format))], ids=str)
-@FOLDS
+@pytest.mark.parametrize(("subject", "fold"), BOUNDED)
 def test_found_rank_is_the_planted_one(subject: Subject, fold: Fold) -> None:
     check_found_rank(subject, fold)
