@@ -75,7 +75,7 @@ def test_export_with_dynamic_positions() -> None:
         layer = case.layer().eval()
         x = torch.cat([case.inputs[0]] * 2, 2)
         axes = {n: torch.export.Dim.DYNAMIC for n in range(x.dim()) if n != 1}
-        program = torch.export.export(layer, (x,), dynamic_shapes=(axes,))
+        program = torch.export.export(layer, (x,), dynamic_shapes=(axes,), strict=False)
         for other in (x, case.inputs[0], torch.cat([x] * 9, 2)):
             assert_close(program.module()(other), layer(other))
 

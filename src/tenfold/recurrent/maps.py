@@ -101,7 +101,7 @@ def bound_map(one: nn.Module, batch: int) -> Callable[[Tensor, Tensor | None], T
     With hooks on the map it is called as a module in every step, so that they see each of its inputs.
     """
     layer: Any = one
-    if one._forward_hooks or one._forward_pre_hooks or not isinstance(one, nn.Linear | Linear):
+    if one._forward_hooks or one._forward_pre_hooks or not isinstance(one, (nn.Linear, Linear)):  # torch 2.6 traces no union
         bias = layer.bias
 
         def whole(h: Tensor, z: Tensor | None) -> Tensor:
