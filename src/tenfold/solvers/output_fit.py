@@ -36,7 +36,7 @@ TOLERANCE = 1e-4  # a fit stops where a step gains less than this part of the ob
 DAMPING = 1e-3  # at the start, relative to the mean diagonal of J'J
 GRAM_LIMIT = 512  # entries in all ranks of a factor up to which its Gram matrix preconditions it; above, its diagonal
 
-CORRECTIONS, TRIES = 30, 3  # sweeps of a correction; corrections at most, each nearer than the last
+CORRECTIONS, TRIES = 30, 6  # sweeps of a correction; corrections at most, each nearer than the last: 1 to 4 are usual
 CLOSEST = 1e-8  # of the norm: a correction needs more room than rounding takes
 ROOM = 0.9  # of what a distance is thought to allow, where a correction has gone too far
 
