@@ -28,7 +28,7 @@ class Positions(NamedTuple):
     @property
     def nominal(self) -> "Positions":
         """The positions that a plan is made for, in steps of four: it depends on their order of magnitude only."""
-        n_in = 16 * 4 ** sum(self.n_in > limit for limit in (32, 128, 512, 2048, 8192))
+        n_in = 16 * 4 ** sum(1 for limit in (32, 128, 512, 2048, 8192) if self.n_in > limit)  # an "if" makes torch 2.6 trace a constant
         n_out = n_in * self.stride if self.is_transposed else max(1, n_in // self.stride)
         return Positions(n_in, n_out, self.kernel, self.is_transposed, self.stride, self.is_pointwise)
 

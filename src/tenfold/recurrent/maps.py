@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
 from tenfold.layers.linear import Linear
 from tenfold.weight import FactorizedWeight
+
+Addend: TypeAlias = Tensor | None  # a name, since torch 2.6 traces no union in the annotations of inner functions
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def start_values(one: nn.Module, n_gates: int, bound: float, *, is_orthogonal: b
         nn.init.uniform_(layer.weight, -bound, bound)
 
 
-def bound_map(one: nn.Module, batch: int) -> Callable[[Tensor, Tensor | None], Tensor]:
+def bound_map(one: nn.Module, batch: int) -> Callable[[Tensor, Addend], Tensor]:
     """(h (batch, in), z) -> z + the map of h, without the map's bias; what depends on weights alone is computed here, once for all steps.
 
     With hooks on the map it is called as a module in every step, so that they see each of its inputs.
@@ -104,7 +106,7 @@ def bound_map(one: nn.Module, batch: int) -> Callable[[Tensor, Tensor | None], T
     if one._forward_hooks or one._forward_pre_hooks or not isinstance(one, (nn.Linear, Linear)):  # torch 2.6 traces no union
         bias = layer.bias
 
-        def whole(h: Tensor, z: Tensor | None) -> Tensor:
+        def whole(h: Tensor, z: Addend) -> Tensor:
             y = one(h)
             if bias is not None:
                 y = y - bias.to(y.dtype)
@@ -114,14 +116,14 @@ def bound_map(one: nn.Module, batch: int) -> Callable[[Tensor, Tensor | None], T
     if isinstance(one, Linear):
         apply = one.factorized.bound(batch)
 
-        def factorised(h: Tensor, z: Tensor | None) -> Tensor:
+        def factorised(h: Tensor, z: Addend) -> Tensor:
             y = apply(h)
             return y if z is None else z.to(y.dtype) + y
 
         return factorised
     transposed = one.weight.t()
 
-    def dense(h: Tensor, z: Tensor | None) -> Tensor:
+    def dense(h: Tensor, z: Addend) -> Tensor:
         if z is None:
             return F.linear(h, one.weight)
         return torch.addmm(z, h, transposed)
