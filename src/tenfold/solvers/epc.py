@@ -81,19 +81,20 @@ def epc(
     problem = _Problem.of(target, network, objective)
     now = problem.state(rebalance(network, [factor.double() for factor in factors]))
     bound = _bound(problem, now, slack, delta)
+    limit = bound * (1 + SLACK)
     before, push = now, torch.full_like(bound, FIRST_PUSH)
     errors, objectives = [now.squared], [now.objective]
     is_residual = len(network.terms) > 1 or bool((bound < EXACT * problem.norm).any())
     for _ in range(sweeps):
         trial = problem.state(*problem.sweep(now.moved_from(before, push), bound, is_residual))
-        is_better = (trial.objective < now.objective) & (trial.squared <= bound * (1 + SLACK)) & problem.is_whole(trial)
+        is_better = (trial.objective < now.objective) & (trial.squared <= limit) & problem.is_whole(trial)
         if not bool(is_better.all()):
             plain = problem.state(*problem.sweep(now, bound, is_residual))
-            if not is_residual and bool((plain.squared > bound * (1 + SLACK)).any()):
+            if not is_residual and bool((plain.squared > limit).any()):
                 is_residual = True  # terms that cancel each other leave products too few digits
                 plain = problem.state(*problem.sweep(now, bound, is_residual))
             # rounding may turn the last steps of a converged tensor into losses: it stays where it is
-            stays = (plain.objective > now.objective) | (plain.squared > bound * (1 + SLACK))
+            stays = (plain.objective > now.objective) | (plain.squared > limit)
             plain = now.with_multipliers(plain.multipliers).where(stays, plain)
             push = torch.where(is_better, push, push * SHRINK)
             trial = trial.where(is_better, plain)
