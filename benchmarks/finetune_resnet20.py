@@ -6,7 +6,8 @@ mirrored and cropped images, bfloat16 products where the machine computes with t
 the same steps from the same teacher. The test images are looked at after every epoch; the last epoch counts, and nothing is chosen by
 them. Runs are resumable.
 
-Command: `python benchmarks/finetune_resnet20.py --out DIR` (about 45 minutes for each of the three runs on one core).
+Command: `python benchmarks/finetune_resnet20.py --out DIR` (each of the three runs takes about 45 minutes of a core
+that computes with bfloat16, and about 100 without).
 Goals: at 3.2x fewer FLOP and 4x fewer parameters at most 0.5 points below dense; at 2x fewer FLOP not below dense.
 Measured: results/finetune_resnet20.json: 3.34x fewer FLOP and 4.00x fewer parameters, 84.1 +- 0.2 % before and 87.2 +- 0.3 % after 25
 epochs (three seeds: 87.6, 87.1, 86.9); dense 87.7 % before and after (two seeds). At 2x fewer FLOP 87.4 % before, 87.5 % after 12 epochs,
