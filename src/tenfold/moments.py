@@ -143,7 +143,7 @@ def _patches(module: nn.Module, x: Tensor) -> Tensor:
     x = x if x.dtype == torch.float64 else x.float()
     if isinstance(module, nn.Linear):
         rows = x.reshape(-1, x.shape[-1])
-        return rows[:: max(1, len(rows) // ROWS_LIMIT)][None]
+        return rows[:: _step(len(rows), x.shape[1:-1].numel())][None]
     layer: Any = module
     n_spatial = len(layer.kernel_size)
     if x.dim() == n_spatial + 1:
@@ -154,14 +154,18 @@ def _patches(module: nn.Module, x: Tensor) -> Tensor:
         x = F.pad(x, layer._reversed_padding_repeated_twice)
     for axis, (kernel, stride, dilation) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), 2):
         x = x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-    places = x.shape[2 : 2 + n_spatial].numel() * x.shape[0]
-    # (N, C, *places, *kernel) -> (*places, N, C, *kernel), thinned before it is copied
+    # (N, C, *places, *kernel) -> (N, *places, C, *kernel), thinned before it is copied
     x = x.permute(0, *range(2, 2 + n_spatial), 1, *range(2 + n_spatial, 2 + 2 * n_spatial))
-    sizes = x.shape[1 : 1 + n_spatial]
-    step = max(1, places // ROWS_LIMIT)
-    while math.gcd(step, sizes[-1]) > 1:  # every column is met, borders as often as they are there
-        step += 1
-    if step > 1:
-        x = x[(slice(None), *torch.unravel_index(torch.arange(0, sizes.numel(), step, device=x.device), sizes))]
+    sizes = x.shape[: 1 + n_spatial]
+    if (step := _step(sizes.numel(), sizes[1:].numel())) > 1:
+        x = x[torch.unravel_index(torch.arange(0, sizes.numel(), step, device=x.device), sizes)]
     channels = layer.in_channels // layer.groups
     return x.reshape(-1, layer.groups, channels * layer.weight[0, 0].numel()).movedim(1, 0)
+
+
+def _step(n_rows: int, n_places: int) -> int:
+    """Every so manyth row leaves about ROWS_LIMIT; coprime with the places of a sample, so that all of these are met equally often."""
+    step = max(1, n_rows // ROWS_LIMIT)
+    while math.gcd(step, n_places) > 1:
+        step += 1
+    return step

@@ -125,6 +125,25 @@ def test_many_positions_are_thinned_and_the_moment_stays_close():
     torch.testing.assert_close(found, direct(layer, x.double()), rtol=0.15, atol=0.005)
 
 
+@pytest.mark.parametrize("n_samples", [64, 256, 1024])
+def test_every_position_counts_alike_in_batches_of_any_size(n_samples: int):
+    """Each position has a value of its own, so the moment tells how often each was met."""
+    layer, side = nn.Conv2d(1, 2, 1), 32
+    places = torch.eye(side).reshape(1, 1, side, side).expand(n_samples, 1, side, side)
+    for x in (places, places.roll(1, 3), places.roll(side // 2, 3)):
+        found = input_moments(layer, survey(layer), [x])[""].moment
+        torch.testing.assert_close(found, torch.full((1, 1, 1), 1 / side, dtype=torch.float64), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("length", [64, 127, 128, 256, 1024])
+def test_every_step_of_a_sequence_counts_alike(length: int):
+    layer = nn.Linear(2, 3)
+    steps = torch.arange(length) % 2
+    x = torch.stack([steps, 1 - steps], -1).float().expand(64, -1, -1)
+    found = input_moments(layer, survey(layer), [x])[""].moment
+    torch.testing.assert_close(found[0], torch.eye(2, dtype=torch.float64) / 2, rtol=0.02, atol=0)
+
+
 def normed() -> nn.Sequential:
     return nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6, momentum=0.3), nn.ReLU(), nn.Linear(6, 4), nn.BatchNorm1d(4)).eval()
 
