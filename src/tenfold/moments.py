@@ -1,7 +1,6 @@
 """Second moments of the inputs of layers, from hooks on a running model; for a convolution the inputs are its patches."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found, clean_name, first_argument
+from tenfold.uses import Uses
 
 ROWS_LIMIT = 4096  # patches of a layer that one batch contributes; more add cost and hardly information
 SIZE_LIMIT = 4608  # values in a patch above which no moment is kept: 4608^2 doubles are 170 MB
@@ -20,7 +20,8 @@ class InputMoments:
     """Forward hooks that accumulate the second moment of each layer's inputs in float64, streaming over any number of samples.
 
     Use as a context; `moments` are then a mapping from layer names to `Whitening`. For a convolution the inputs are its patches. A layer
-    with a bias, or whose outputs all go straight to a BatchNorm, is free in the mean of its outputs: its metric is that of what varies.
+    with a bias, or whose outputs all go to BatchNorms and nowhere else, is free in the mean of its outputs: its metric is that of
+    what varies.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[Found]) -> None:
@@ -28,21 +29,20 @@ class InputMoments:
         self._norms = batch_norms(model)
         self._sums: dict[str, Sums] = {}
         self._biased = {one.name for one in self._layers if getattr(one.module, "bias", None) is not None}
-        self._calls: Counter[str] = Counter()
-        self._followed: Counter[str] = Counter()
-        self._last: tuple[str, Any] = ("", None)
+        self._uses = Uses()
         self._handles: list[Any] = []
 
     def __enter__(self) -> "InputMoments":
         for one in self._layers:
             self._handles.append(one.module.register_forward_pre_hook(self._hook(one.name), with_kwargs=True))
-            self._handles.append(one.module.register_forward_hook(self._remember(one.name)))
+            self._handles.append(one.module.register_forward_hook(self._watch(one.name)))
         for norm in self._norms.values():
-            self._handles.append(norm.register_forward_pre_hook(self._follow))
+            self._handles.append(norm.register_forward_pre_hook(self._enter_norm))
+        self._uses.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._last = ("", None)
+    def __exit__(self, *error: Any) -> None:
+        self._uses.__exit__(*error)
         for handle in self._handles:
             handle.remove()
 
@@ -54,22 +54,19 @@ class InputMoments:
 
         return accumulate
 
-    def _remember(self, name: str) -> Any:
-        def remember(_: nn.Module, arguments: Any, output: Any) -> None:
-            self._last = (name, output)
-            self._calls[name] += 1
+    def _watch(self, name: str) -> Any:
+        def watch(_: nn.Module, arguments: Any, output: Any) -> None:
+            self._uses.watch(name, output)
 
-        return remember
+        return watch
 
-    def _follow(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
-        name, output = self._last
-        if output is not None and arguments and arguments[0] is output:
-            self._followed[name] += 1
+    def _enter_norm(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        self._uses.norm(arguments)
 
     @property
     def moments(self) -> dict[str, Whitening]:
         """The second moments by layer name; a layer that no input reached has none."""
-        free = self._biased | {name for name, number in self._calls.items() if self._followed[name] == number}
+        free = self._biased | self._uses.only_norms
         return {name: Whitening(sums.moment, sums.means[0], name in free) for name, sums in self._sums.items()}
 
 

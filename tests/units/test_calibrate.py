@@ -144,6 +144,30 @@ def test_every_step_of_a_sequence_counts_alike(length: int):
     torch.testing.assert_close(found[0], torch.eye(2, dtype=torch.float64) / 2, rtol=0.02, atol=0)
 
 
+class Stem(nn.Module):
+    """A layer before a BatchNorm, whose outputs may go past it too."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.stem, self.norm = way, nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        assert y.shape[1] == 4 and y.dim() == 4
+        if self.way == "in place":
+            y = y.relu_()
+        elif self.way == "before":
+            y = y + (2 * y).sum()
+        z = self.norm(y)
+        return {"past": lambda: z + y, "joined": lambda: torch.cat([z, y]), "in place": lambda: z}.get(self.way, z.relu)()
+
+
+@pytest.mark.parametrize("way, is_free", [("alone", True), ("past", False), ("joined", False), ("in place", False), ("before", False)])
+def test_a_mean_is_free_where_a_batchnorm_is_all_that_sees_it(way: str, is_free: bool):
+    model, x = Stem(way).eval(), torch.randn(2, 4, 3, 8, 8)
+    assert input_moments(model, survey(model), [x[0], x[1]])["stem"].is_mean_free == is_free
+
+
 def normed() -> nn.Sequential:
     return nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6, momentum=0.3), nn.ReLU(), nn.Linear(6, 4), nn.BatchNorm1d(4)).eval()
 
