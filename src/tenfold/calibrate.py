@@ -217,11 +217,18 @@ def inputs_of(data: Any, samples: int, what: str, progress: Progress) -> Iterabl
 
 def calibration_batch(data: Any, size: int = BATCH_SIZE) -> Any:
     """The inputs of one batch of at most `size` samples, drawn from all over the data."""
-    inputs, _ = next(iter(batches(data, size, shuffle=True, generator=torch.Generator().manual_seed(0))))
-    if isinstance(inputs, Mapping):
-        return {name: _first(value, size) for name, value in inputs.items()}
-    return tuple(_first(value, size) for value in inputs) if isinstance(inputs, tuple | list) else _first(inputs, size)
+    return calibration_pair(data, size)[0]
+
+
+def calibration_pair(data: Any, size: int = BATCH_SIZE) -> tuple[Any, Any]:
+    """(inputs, targets) of that batch; targets are None where the data have none."""
+    inputs, targets = next(iter(batches(data, size, shuffle=True, generator=torch.Generator().manual_seed(0))))
+    return _first(inputs, size), _first(targets, size)
 
 
 def _first(value: Any, size: int) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _first(one, size) for name, one in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_first(one, size) for one in value)
     return value[:size] if isinstance(value, Tensor) and value.dim() else value

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from tenfold.budget import Budget, as_budget
-from tenfold.calibrate import calibration_batch, input_moments, rereadable
+from tenfold.calibrate import calibration_batch, calibration_pair, input_moments, rereadable
 from tenfold.decompose import check_weight
 from tenfold.plan_data import LayerPlan as LayerPlan
 from tenfold.plan_data import Plan as Plan
@@ -109,7 +109,7 @@ def offers_for(
     if moments and goal is not None:
         probes = [(one, found_candidates[one.name], moments.get(one.name)) for one in layers]
         samples = min(PROBE_SAMPLES[1], max(PROBE_SAMPLES[0], PROBE_FLOPS // max(1, steps.flops if steps else 1)))
-        costs = effects(model, probes, calibration_batch(calibration, samples), seed=seed, progress=progress)
+        costs = effects(model, probes, calibration_pair(calibration, samples), seed=seed, progress=progress)
     metric = "output" if moments else "weight"
     return Offers(model, found, layers, reasons, found_candidates, costs, steps, metric, seed, {})
 

@@ -40,7 +40,7 @@ def test_layers_that_matter_weigh_more():
     model = Weighed().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     layers = [(one, offers(one), None) for one in survey(model)]
-    strong, weak, unused = (one.loss for one in effects(model, layers, torch.randn(64, 32)))
+    strong, weak, unused = (one.loss for one in effects(model, layers, (torch.randn(64, 32), None)))
     assert 3000 < strong / weak < 30000  # about the square of 100
     assert weak <= unused <= strong  # one that the outputs do not depend on is taken for an average one
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
@@ -59,7 +59,7 @@ def test_the_weight_comes_back_when_the_model_fails():
 
     model[1].register_forward_pre_hook(fail)
     with pytest.raises(ArithmeticError):
-        effects(model, [(one, offers(one), None) for one in survey(model)], torch.randn(4, 32))
+        effects(model, [(one, offers(one), None) for one in survey(model)], (torch.randn(4, 32), None))
     assert all(torch.equal(one.weight, weight) for one, weight in zip(model, kept, strict=True))
 
 
@@ -68,7 +68,7 @@ def test_layers_with_a_metric_also_where_modes_are_padded(format: Any):
     model, x = nn.Linear(101, 103), torch.randn(60, 101)
     [found] = survey(model)
     moments = input_moments(model, [found], x)
-    [effect] = effects(model, [(found, offers(found, format), moments[""])], x)
+    [effect] = effects(model, [(found, offers(found, format), moments[""])], (x, None))
     assert effect.loss > 0
     assert 0.01 < effect.scale < 100
 
@@ -79,7 +79,9 @@ def test_a_mean_that_will_be_corrected_costs_nothing():
     model, x = nn.Sequential(nn.Linear(32, 16)).eval(), 0.1 * torch.randn(200, 32) + 10 * torch.randn(32)
     [found] = survey(model)
     moment = input_moments(model, [found], x)["0"]
-    free, counted = (effects(model, [(found, offers(found), replace(moment, is_mean_free=is_free))], x)[0] for is_free in (True, False))
+    free, counted = (
+        effects(model, [(found, offers(found), replace(moment, is_mean_free=is_free))], (x, None))[0] for is_free in (True, False)
+    )
     change = model[0].weight.detach()
     hook = effect._without_shift(moment, change)
     output = F.linear(x, change)
@@ -95,7 +97,7 @@ def test_groups_of_different_size_count_by_their_size():
         model.weight[:12] *= 100
         model.weight[12:24] = torch.outer(torch.randn(12), torch.randn(24)).reshape(12, 8, 3)  # of rank one
     [found] = survey(model)
-    [effect] = effects(model, [(found, offers(found), None)], torch.randn(8, 24, 20))
+    [effect] = effects(model, [(found, offers(found), None)], (torch.randn(8, 24, 20), None))
     assert effect.scale == pytest.approx(1, rel=1e-6)
 
 
@@ -120,28 +122,65 @@ def test_large_errors_count_more_than_in_proportion_where_the_model_says_so():
     for forgiven in (0.0, 0.1):
         model = Tolerant(x, forgiven)
         [layer] = survey(model)
-        found += effects(model, [(layer, offers(layer), None)], x)
+        found += effects(model, [(layer, offers(layer), None)], (x, None))
     assert found[0].power == pytest.approx(1, abs=0.2) and found[1].power > 1.4
     assert all(one.loss_of(one.knee) == pytest.approx(one.loss * one.knee) for one in found)
     assert found[1].loss_of(0.3) > 1.5 * found[1].loss * 0.3
 
 
 def test_divergence_of_logits_is_kullback_leiblers():
-    p, q = torch.randn(7, 5), torch.randn(7, 5)
+    p, q, labels = torch.randn(7, 5), torch.randn(7, 5), torch.arange(7) % 5
     expected = F.kl_div(q.log_softmax(-1), p.log_softmax(-1), log_target=True, reduction="batchmean")
-    assert divergence(p, q) == pytest.approx(float(expected), rel=1e-5)
-    assert divergence(p, p) == 0 and 0 <= divergence(p, p + 3) < 1e-12
-    words = divergence(p.reshape(7, 1, 5).expand(7, 4, 5), q.reshape(7, 1, 5).expand(7, 4, 5))
-    images = divergence(p.reshape(7, 5, 1, 1).expand(7, 5, 2, 3), q.reshape(7, 5, 1, 1).expand(7, 5, 2, 3))
-    assert words == pytest.approx(float(expected), rel=1e-5) and images == pytest.approx(float(expected), rel=1e-5)
+    assert divergence(p, q, labels) == pytest.approx(float(expected), rel=1e-5)
+    assert divergence({"logits": p}, {"logits": q}) == pytest.approx(float(expected), rel=1e-5)
+    assert divergence(p, p, labels) == 0 and 0 <= divergence(p, p + 3, labels) < 1e-12
+
+    def spread(one: Tensor, *shape: int) -> Tensor:
+        return one.reshape(7, *(1 if n != 5 else 5 for n in shape)).expand(7, *shape)
+
+    words = divergence(spread(p, 4, 5), spread(q, 4, 5), labels[:, None].expand(7, 4))
+    steps = divergence(spread(p, 5, 4), spread(q, 5, 4), labels[:, None].expand(7, 4))
+    images = divergence(spread(p, 5, 2, 3), spread(q, 5, 2, 3), labels[:, None, None].expand(7, 2, 3))
+    assert [words, steps, images] == pytest.approx([float(expected)] * 3, rel=1e-5)
 
 
 def test_divergence_of_masked_logits_is_finite():
-    p, q = torch.randn(3, 4), torch.randn(3, 4)
+    p, q, labels = torch.randn(3, 4), torch.randn(3, 4), torch.tensor([1, 2, 3])
     p[:, 0] = q[:, 0] = -torch.inf
-    assert 0 < divergence(p, q) < torch.inf and divergence(p, q) == pytest.approx(divergence(p[:, 1:], q[:, 1:]))
+    found = divergence(p, q, labels)
+    assert 0 < found < torch.inf and found == pytest.approx(divergence(p[:, 1:], q[:, 1:], labels - 1))
 
 
-def test_divergence_of_other_outputs_is_the_squared_relative_error():
-    assert divergence(torch.full((3, 1), 2.0), torch.full((3, 1), 3.0)) == pytest.approx(0.25)
+@pytest.mark.parametrize("targets", [None, torch.zeros(3, 2), torch.zeros(3, dtype=torch.long)], ids=["none", "values", "classes"])
+def test_divergence_of_values_is_the_squared_relative_error(targets: Tensor | None):
+    """Class labels that do not fit the outputs, as of the images that an autoencoder rebuilds, do not make them logits."""
+    assert divergence(torch.full((3, 1), 2.0), torch.full((3, 1), 3.0), targets) == pytest.approx(0.25)
+    images = torch.full((3, 3, 4, 4), 2.0)
+    assert divergence(images, images + 1, targets) == pytest.approx(0.25)
     assert divergence(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0])) == 1
+
+
+class Level(nn.Module):
+    """A regression whose first branch makes a hundred times as much of the outputs as the second, the same for all outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level, self.shape = nn.Linear(32, 16), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 10 * self.level(x).sum(-1, keepdim=True) + 0.1 * self.shape(x)
+
+
+def test_values_are_no_logits():
+    """A softmax would not see what all outputs share, and call the layer that makes them unimportant."""
+    model, x = Level(), torch.randn(64, 32)
+    layers = [(one, offers(one), None) for one in survey(model)]
+    level, shape = (one.loss for one in effects(model, layers, (x, torch.randn(64, 16))))
+    assert level > 100 * shape
+
+
+def test_outputs_that_are_not_finite():
+    model = nn.Sequential(nn.Linear(32, 16), nn.LogSigmoid())
+    model.register_forward_hook(lambda module, arguments, output: output.log())
+    with pytest.raises(ValueError, match="Sequential has outputs that are NaN or infinite for the calibration data; .* check the weights"):
+        effects(model, [(one, offers(one), None) for one in survey(model)], (torch.randn(4, 32), None))

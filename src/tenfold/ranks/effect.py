@@ -6,7 +6,7 @@ layer's outputs, so one run for each layer gives the factor; equal factors for a
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.decompose import decompose
-from tenfold.loss import first_tensor
+from tenfold.loss import by_class, first_tensor, is_classes
 from tenfold.progress import Progress, silent
 from tenfold.ranks.candidates import Candidate, grouped, joint_error
 from tenfold.solvers.whitening import Whitening, output_mean
@@ -56,7 +56,7 @@ class Effect:
 def effects(
     model: nn.Module,
     layers: Sequence[tuple[Found, Sequence[Candidate], Whitening | None]],
-    inputs: Any,
+    batch: tuple[Any, Any],
     *,
     seed: int = 0,
     progress: Progress = silent,
@@ -64,14 +64,22 @@ def effects(
     """What the error of each layer costs the model, which is as before afterwards.
 
     Args:
-        inputs: one batch, as the model takes it.
+        batch: inputs, as the model takes them, and targets, None where there are none: they tell classes from values, see `divergence`.
+
+    Raises:
+        ValueError: an output is not finite.
     """
     result = []
     with probing(model):
-        reference = first_tensor(call(model, inputs))
+        reference = call(model, batch[0])
+        if math.isnan(divergence(reference, reference, batch[1])):
+            raise ValueError(
+                f"{type(model).__name__} has outputs that are NaN or infinite for the calibration data; what a layer's error costs is seen "
+                "in finite ones: check the weights, and that the data are normalised as the model expects"
+            )
         for number, (layer, offers, metric) in enumerate(layers):
             progress("probing layers", number, len(layers))
-            result.append(_effect(model, layer, offers, metric, inputs, reference, seed) if offers else Effect(0.0))
+            result.append(_effect(model, layer, offers, metric, batch, reference, seed) if offers else Effect(0.0))
     progress("probing layers", len(layers), len(layers))
     # a layer that this batch did not reach is taken for an average one, not for one that does not matter
     average = statistics.median([effect.loss for effect in result if effect.loss > 0] or [1.0])
@@ -79,14 +87,14 @@ def effects(
 
 
 def _effect(
-    model: nn.Module, layer: Found, offers: Sequence[Candidate], metric: Whitening | None, inputs: Any, reference: Tensor, seed: int
+    model: nn.Module, layer: Found, offers: Sequence[Candidate], metric: Whitening | None, batch: tuple[Any, Any], reference: Any, seed: int
 ) -> Effect:
     near, far = (min(offers, key=lambda one: abs(one.error - error)) for error in (PROBE_ERROR, FAR_ERROR))
-    planned, real, loss = _probe(model, layer, near, metric, inputs, reference, seed)
+    planned, real, loss = _probe(model, layer, near, metric, batch, reference, seed)
     effect = Effect(loss / planned, min(max(real / planned, 1e-3), 1e3))
     if far.error < 2 * near.error or loss <= 0:
         return effect
-    planned_far, _, loss_far = _probe(model, layer, far, metric, inputs, reference, seed)
+    planned_far, _, loss_far = _probe(model, layer, far, metric, batch, reference, seed)
     if planned_far <= planned or loss_far <= 0:
         return effect
     power = math.log(loss_far / loss) / math.log(planned_far / planned)
@@ -94,7 +102,7 @@ def _effect(
 
 
 def _probe(
-    model: nn.Module, layer: Found, offer: Candidate, metric: Whitening | None, inputs: Any, reference: Tensor, seed: int
+    model: nn.Module, layer: Found, offer: Candidate, metric: Whitening | None, batch: tuple[Any, Any], reference: Any, seed: int
 ) -> tuple[float, float, float]:
     """The squared relative error of a layer as a candidate names it, that of its outputs, and the divergence with it in the model."""
     assert offer.format is not None and offer.fold is not None
@@ -110,12 +118,12 @@ def _probe(
     handle = layer.module.register_forward_hook(_without_shift(metric, other - kept))
     try:
         weight.copy_(other)
-        output = first_tensor(call(model, inputs))
+        output = call(model, batch[0])
     finally:
         weight.copy_(kept)
         handle.remove()
     planned = max(joint_error(made.solution.errors.square(), grouped(layer, offer.fold, network, metric)), 1e-12)
-    return planned, made.error_of(metric, kept) ** 2, divergence(reference, output)
+    return planned, made.error_of(metric, kept) ** 2, divergence(reference, output, batch[1])
 
 
 def _without_shift(metric: Whitening | None, change: Tensor) -> Any:
@@ -130,11 +138,30 @@ def _without_shift(metric: Whitening | None, change: Tensor) -> Any:
     return correct
 
 
-def divergence(reference: Tensor, output: Tensor) -> float:
-    """Kullback-Leibler divergence of logits (N, *, classes) or (N, classes, h, w); of single outputs the relative squared error."""
-    reference, output = reference.double(), output.double()
-    axis = 1 if reference.dim() >= 4 else -1  # images have their classes there
-    if reference.dim() >= 2 and reference.shape[axis] > 1:
-        p, q = F.log_softmax(reference, axis), F.log_softmax(output, axis)
-        return float(torch.where(p.exp() > 0, p.exp() * (p - q), 0.0).sum(axis).mean().clamp_min(0))
-    return float((reference - output).square().sum() / reference.square().sum().clamp_min(1e-300))
+def divergence(reference: Any, output: Any, targets: Any = None) -> float:
+    """What a model's outputs lose, from outputs as the model gives them.
+
+    Where they have classes the Kullback-Leibler divergence of the probabilities, in nats for each prediction; else the squared error
+    relative to the reference's square, as a softmax of values means nothing. They have classes where the targets are classes that fit
+    them, and where the model calls them "logits".
+    """
+    wanted_rows, rows = _logits(reference, targets), _logits(output, targets)
+    if wanted_rows is None or rows is None:
+        wanted, got = first_tensor(reference).double(), first_tensor(output).double()
+        return float((wanted - got).square().sum() / wanted.square().sum().clamp_min(1e-300))
+    p, q = F.log_softmax(wanted_rows, -1), F.log_softmax(rows, -1)
+    return float(torch.where(p.exp() > 0, p.exp() * (p - q), 0.0).sum(-1).mean().clamp_min(0))
+
+
+def _logits(output: Any, targets: Any) -> Tensor | None:
+    """(predictions, classes) in float64, None where the outputs are values."""
+    scores = first_tensor(output).double()
+    is_named = (isinstance(output, Mapping) and "logits" in output) or getattr(output, "logits", None) is not None
+    has_targets = isinstance(targets, Tensor) and is_classes(targets)
+    if scores.dim() < 2 or not (is_named or has_targets):
+        return None
+    try:
+        rows = by_class(scores, targets if has_targets else None)
+    except ValueError:  # classes, but not of these outputs, as those of the images that an autoencoder rebuilds
+        return None
+    return rows if rows.shape[-1] > 1 else None
