@@ -99,6 +99,16 @@ def test_probes_are_few_kept_and_not_repeated(tmp_path: Path, monkeypatch: pytes
         per_layer(MODEL, SVD(), max_drop=6, validation=VALIDATION, folder=tmp_path)
 
 
+@pytest.mark.parametrize("changes", ["validation", "calibration", "data", "filter"])
+def test_probes_of_other_data_are_not_taken_over(tmp_path: Path, changes: str):
+    """Of the same size, but with other values."""
+    given: dict[str, Any] = {"validation": VALIDATION, "calibration": TRAINING, "data": TRAINING, "filter": "*"}
+    per_layer(MODEL, SVD(), max_drop=5, folder=tmp_path, **given)
+    other = "first" if changes == "filter" else data(MODEL, 640, 7)
+    with pytest.raises(ValueError, match=f"per_layer.json is of a search with {changes} = .*give another folder to start anew"):
+        per_layer(MODEL, SVD(), max_drop=5, folder=tmp_path, **{**given, changes: other})
+
+
 def test_several_ranks_go_down_together():
     model = nn.Sequential(nn.Conv2d(12, 16, 3), nn.Flatten(), nn.Linear(16 * 16, 4))
     x = torch.randn(64, 12, 6, 6)

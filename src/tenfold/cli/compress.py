@@ -18,9 +18,9 @@ from tenfold.cli.console import Outcome, Steps
 from tenfold.cli.output import check_space, writable_folder
 from tenfold.cli.result import result_data, result_tables
 from tenfold.evaluate import Evaluation, evaluate
+from tenfold.identity import model_identity
 from tenfold.plan import Latency, Plan
 from tenfold.ranks.held_out import hold_out
-from tenfold.ranks.trials import fingerprint
 from tenfold.recipes.kept import read_kept, write_kept
 from tenfold.report import Report
 from tenfold.survey import n_bytes
@@ -86,7 +86,7 @@ def compress(
         if train is None or given is not None:
             made = given or job.plan(*asked)
         else:
-            question = repr((fingerprint(network), planning, data, common.seed))
+            question = repr((model_identity(network), planning, data, common.seed))
             made = kept_plan(out / PLAN, question, lambda: job.plan(*asked))
         return job.run(made, train, training, command)
 

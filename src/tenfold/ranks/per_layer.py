@@ -23,13 +23,14 @@ from tenfold.compress import compress
 from tenfold.evaluate import evaluate
 from tenfold.finetune import finetune
 from tenfold.format import Format
+from tenfold.identity import data_identity, model_identity, option_identity
 from tenfold.plan import example_of, explicit_plan
 from tenfold.plan_data import LayerPlan, Plan
 from tenfold.progress import Progress, silent
 from tenfold.ranks.candidates import Candidate, shapes_of
 from tenfold.ranks.held_out import check_apart
 from tenfold.ranks.offers import plan_of_rows, row_of
-from tenfold.ranks.trials import TrialFile, fingerprint
+from tenfold.ranks.trials import TrialFile
 from tenfold.recurrent.opened import opened_view
 from tenfold.selection import Choice, Filter, select
 from tenfold.survey import Found, survey, unwrapped
@@ -80,8 +81,9 @@ def per_layer(
     layers = [one for one in found if one.name in chosen]
     seen = trace(view, inputs, layers) if inputs is not None else None
     settings = {
-        "model": fingerprint(model), "format": repr(format), "max_drop": str(float(max_drop)), "steps": str(steps), "lr": str(lr),
-        "seed": str(seed), "calibrated": str(calibration is not None),
+        "model": model_identity(model), "format": repr(format), "filter": option_identity(filter), "max_drop": str(float(max_drop)),
+        "validation": data_identity(validation), "data": data_identity(data), "calibration": data_identity(calibration),
+        "steps": str(steps), "lr": str(lr), "seed": str(seed),
     }  # fmt: skip
     file = TrialFile(None if folder is None else Path(folder), settings, FILE)
     probe = _Probe(model, max_drop, validation, data, steps, lr, calibration, seed, file, progress or silent)

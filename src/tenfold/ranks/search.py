@@ -15,18 +15,18 @@ from typing import Any
 
 from torch import nn
 
-from tenfold.batches import n_batches
 from tenfold.budget import Budget, as_budget
 from tenfold.calibrate import rereadable
 from tenfold.compress import compress
 from tenfold.finetune import finetune as train
+from tenfold.identity import data_identity, model_identity, option_identity
 from tenfold.plan import Latency, example_of, offers_for
 from tenfold.plan_data import Plan
 from tenfold.progress import Progress, silent
 from tenfold.ranks.bisection import Bisection, Tune
 from tenfold.ranks.held_out import check_apart
 from tenfold.ranks.offers import Offers
-from tenfold.ranks.trials import SearchResult, TrialFile, fingerprint
+from tenfold.ranks.trials import SearchResult, TrialFile
 from tenfold.selection import Filter, Formats
 from tenfold.survey import unwrapped
 
@@ -79,16 +79,16 @@ def search(
     inputs = example_of(inputs, calibration)
     tune = _tuning(finetune, data, model, seed)
     settings = {
-        "model": fingerprint(model),
+        "model": model_identity(model),
         "budget": str(goal),
         "format": str(format),
-        "filter": _name(filter),
+        "filter": option_identity(filter),
         "latency": latency,
         "sequential": str(sequential),
-        "finetune": _name(finetune) if callable(finetune) else str({key: _name(value) for key, value in dict(finetune or {}).items()}),
-        "data": _size(data),
-        "validation": _size(validation),
-        "calibration": _size(calibration),
+        "finetune": option_identity(finetune if callable(finetune) else dict(finetune or {})),
+        "data": data_identity(data),
+        "validation": data_identity(validation),
+        "calibration": data_identity(calibration),
         "resolution": str(resolution),
         "seed": str(seed),
     }
@@ -133,14 +133,3 @@ def _tuning(finetune: Mapping[str, Any] | Tune | None, data: Any, teacher: nn.Mo
         return None
     options = {"teacher": teacher, "seed": seed, **dict(finetune or {})}
     return lambda small, checkpoint, show: train(small, data, checkpoint=checkpoint, progress=show, **options)
-
-
-def _name(value: Any) -> str:
-    if isinstance(value, nn.Module):
-        return fingerprint(value)
-    return str(getattr(value, "__qualname__", value if isinstance(value, str | int | float | None) else type(value).__qualname__))
-
-
-def _size(data: Any) -> str:
-    """The number of samples, or of batches where data come in batches."""
-    return "none" if data is None else str(n_batches(data, 1))

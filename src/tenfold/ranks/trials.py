@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from tenfold.files import write_text
@@ -148,9 +147,3 @@ def history_of(data: Mapping[str, Any] | None) -> FinetuneHistory | None:
 def as_json(value: Any) -> Any:
     """A dataclass as JSON values, None as it is."""
     return None if value is None else dataclasses.asdict(value)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """The class of a model and the norm of its values: enough to see that another one was given."""
-    total = math.fsum(float(torch.linalg.vector_norm(p.detach().double())) ** 2 for p in model.parameters())
-    return f"{type(model).__name__} with {sum(p.numel() for p in model.parameters())} values of norm {math.sqrt(total):.6g}"
