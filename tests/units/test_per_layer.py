@@ -109,6 +109,14 @@ def test_probes_of_other_data_are_not_taken_over(tmp_path: Path, changes: str):
         per_layer(MODEL, SVD(), max_drop=5, folder=tmp_path, **{**given, changes: other})
 
 
+def test_a_layer_that_calibration_does_not_reach_stays_dense():
+    model = Planted()
+    model.aside = nn.Linear(8, 8)
+    rows = {one.name: one for one in per_layer(model, SVD(), max_drop=40, validation=VALIDATION, calibration=TRAINING).layers}
+    assert rows["aside"].format is None and rows["aside"].reason == "the calibration data never reach it"
+    assert rows["first"].format is not None
+
+
 def test_several_ranks_go_down_together():
     model = nn.Sequential(nn.Conv2d(12, 16, 3), nn.Flatten(), nn.Linear(16 * 16, 4))
     x = torch.randn(64, 12, 6, 6)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from tenfold.batches import batches
-from tenfold.calibrate import rereadable
+from tenfold.calibrate import calibration_batch, rereadable
 from tenfold.compress import compress
 from tenfold.evaluate import evaluate
 from tenfold.finetune import finetune
@@ -33,6 +33,7 @@ from tenfold.ranks.offers import plan_of_rows, row_of
 from tenfold.ranks.trials import TrialFile
 from tenfold.recurrent.opened import opened_view
 from tenfold.selection import Choice, Filter, select
+from tenfold.sequential import call_order
 from tenfold.survey import Found, survey, unwrapped
 from tenfold.trace import Trace, trace
 
@@ -79,6 +80,9 @@ def per_layer(
     found = survey(view)
     chosen, reasons = select(found, format, filter)
     layers = [one for one in found if one.name in chosen]
+    if calibration is not None:
+        called = set(call_order(view, layers, calibration_batch(calibration)))
+        reasons = reasons | {one.name: "the calibration data never reach it" for one in layers if one.name not in called}
     seen = trace(view, inputs, layers) if inputs is not None else None
     settings = {
         "model": model_identity(model), "format": repr(format), "filter": option_identity(filter), "max_drop": str(float(max_drop)),
@@ -96,7 +100,7 @@ def per_layer(
 
 
 def _row(one: Found, chosen: Mapping[str, Sequence[Choice]], reasons: Mapping[str, str], seen: Trace | None, probe: "_Probe") -> LayerPlan:
-    if one.name not in chosen:
+    if one.name in reasons:
         return row_of(one, None, reasons[one.name], seen)
     offers = _candidates(one, chosen[one.name][0], seen)
     best = probe.smallest(one, offers)
