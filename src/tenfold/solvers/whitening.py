@@ -16,7 +16,8 @@ from torch import Tensor
 
 from tenfold.fold import Fold
 from tenfold.network import Network
-from tenfold.solvers.solution import equalise, rebuild
+from tenfold.solvers.sensitivity import rebalance
+from tenfold.solvers.solution import rebuild
 
 DAMPING = 1e-4  # added to S relative to its mean eigenvalue: directions that no input has shown still count a little
 CONSTANT = 1e-6  # of the second moment: less covariance than that is rounding of the float32 sums
@@ -83,11 +84,14 @@ class Whitening:
         *,
         is_refitted: bool = True,
     ) -> list[Tensor]:
-        """Factors of W from factors of W S^(1/2); then the output factor, if there is one, is refitted with all of S."""
+        """Factors of W from factors of W S^(1/2); then the output factor, if there is one, is refitted with all of S.
+
+        They are scaled to be least sensitive again, since S^(-1/2) has made parts of them large.
+        """
         factors = list(factors)
         for root in self.roots(fold, network) if roots is None else roots:
             factors[root.carrier] = _multiply_modes(factors[root.carrier], network.factors[root.carrier], root.modes, root.inverse)
-        return equalise(self._refit(fold, network, factors, tensor) if is_refitted else factors)
+        return rebalance(network, self._refit(fold, network, factors, tensor) if is_refitted else factors)
 
     def roots(self, fold: Fold, network: Network) -> list["Root"]:
         """Roots of S for the modes that one factor carries: of channels and kernel positions together where it is the same one."""
