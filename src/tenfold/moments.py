@@ -1,18 +1,16 @@
 """Second moments of the inputs of layers, from hooks on a running model; for a convolution the inputs are its patches."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tenfold.patches import is_transposed, patch_size, patches
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found, clean_name, first_argument
 from tenfold.uses import Uses
 
-ROWS_LIMIT = 4096  # patches of a layer that one batch contributes; more add cost and hardly information
 SIZE_LIMIT = 4608  # values in a patch above which no moment is kept: 4608^2 doubles are 170 MB
 
 
@@ -67,7 +65,13 @@ class InputMoments:
     def moments(self) -> dict[str, Whitening]:
         """The second moments by layer name; a layer that no input reached has none."""
         free = self._biased | self._uses.only_norms
-        return {name: Whitening(sums.moment, sums.means[0], name in free) for name, sums in self._sums.items()}
+        transposed = {
+            one.name for one in self._layers if is_transposed(one.module)
+        }  # the means of their outputs differ from place to place
+        return {
+            name: Whitening(sums.moment) if name in transposed else Whitening(sums.moment, sums.means[0], name in free)
+            for name, sums in self._sums.items()
+        }
 
 
 class Sums:
@@ -98,7 +102,7 @@ class Sums:
 
 def is_calibrated(one: Found) -> bool:
     """Whether a second moment of a layer's inputs makes sense and is not too large."""
-    return one.layer is not None and _patch_size(one.module) is not None
+    return one.layer is not None and 0 < patch_size(one.module) <= SIZE_LIMIT
 
 
 def batch_norms(model: nn.Module) -> dict[str, Any]:
@@ -115,54 +119,10 @@ def finite_rows(name: str, module: nn.Module, values: tuple[Any, ...]) -> Tensor
     """
     if (first := first_argument(values)) is None or not first.numel():
         return None
-    rows = _patches(module, first.detach())
+    rows = patches(module, first.detach())
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(
             f"the inputs of {name} have values that are NaN or infinite; calibration needs finite ones: "
             "check that the data are normalised as the model expects"
         )
     return rows
-
-
-def _patch_size(module: nn.Module) -> int | None:
-    """The number of values that one row of the weight meets, or None where a second moment makes no sense or is too large."""
-    if isinstance(module, nn.Linear):
-        size = module.in_features
-    elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        size = module.weight[0].numel()
-    else:
-        return None
-    return size if size <= SIZE_LIMIT else None
-
-
-def _patches(module: nn.Module, x: Tensor) -> Tensor:
-    """(groups, rows, in x kernel): what the weight is multiplied with, a spread of at most ROWS_LIMIT rows."""
-    x = x if x.dtype == torch.float64 else x.float()
-    if isinstance(module, nn.Linear):
-        rows = x.reshape(-1, x.shape[-1])
-        return rows[:: _step(len(rows), x.shape[1:-1].numel())][None]
-    layer: Any = module
-    n_spatial = len(layer.kernel_size)
-    if x.dim() == n_spatial + 1:
-        x = x[None]
-    if layer.padding_mode != "zeros":
-        x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
-    elif any(layer._reversed_padding_repeated_twice):
-        x = F.pad(x, layer._reversed_padding_repeated_twice)
-    for axis, (kernel, stride, dilation) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), 2):
-        x = x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-    # (N, C, *places, *kernel) -> (N, *places, C, *kernel), thinned before it is copied
-    x = x.permute(0, *range(2, 2 + n_spatial), 1, *range(2 + n_spatial, 2 + 2 * n_spatial))
-    sizes = x.shape[: 1 + n_spatial]
-    if (step := _step(sizes.numel(), sizes[1:].numel())) > 1:
-        x = x[torch.unravel_index(torch.arange(0, sizes.numel(), step, device=x.device), sizes)]
-    channels = layer.in_channels // layer.groups
-    return x.reshape(-1, layer.groups, channels * layer.weight[0, 0].numel()).movedim(1, 0)
-
-
-def _step(n_rows: int, n_places: int) -> int:
-    """Every so manyth row leaves about ROWS_LIMIT; coprime with the places of a sample, so that all of these are met equally often."""
-    step = max(1, n_rows // ROWS_LIMIT)
-    while math.gcd(step, n_places) > 1:
-        step += 1
-    return step

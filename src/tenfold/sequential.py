@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tenfold.calibrate import MatchedNorms, Reached, inputs_of, run_on
 from tenfold.moments import Sums, finite_rows, is_calibrated
+from tenfold.patches import is_transposed
 from tenfold.progress import Progress
 from tenfold.solvers.whitening import Whitening, output_mean
 from tenfold.survey import Found, probing
@@ -144,9 +145,10 @@ def paired_goals(
         modules: those of the model that is compressed in part, by name.
         moments: of the inputs in the dense model; they know whether the mean of a layer's outputs is free.
     """
-    usable = [one for one in stage if is_calibrated(one) and one.name in order]
+    usable = [one for one in stage if is_calibrated(one) and not is_transposed(one.module) and one.name in order]
+    goals = {one.name: Goal.of_dense(one, moments.get(one.name)) for one in stage}
     if not usable:
-        return {one.name: Goal.of_dense(one, None) for one in stage}
+        return goals
     twins = {one.name: one.module for one in usable}
     with (
         MatchedNorms(partly, dense) as norms,
@@ -156,4 +158,4 @@ def paired_goals(
     ):
         for inputs in inputs_of(data, SAMPLES, "reading inputs", progress):
             paired.run(inputs)
-    return {one.name: paired.goal(one, one.name in moments and moments[one.name].is_mean_free) for one in stage}
+    return goals | {one.name: paired.goal(one, one.name in moments and moments[one.name].is_mean_free) for one in usable}
