@@ -14,8 +14,10 @@ class LayerPlan:
     """One layer with a weight: the format with explicit ranks that it gets, or None and the reason why it stays dense.
 
     params are values of the weight; flops are for one sample, in eval, None where no example input was given. error is the predicted
-    relative error of the layer's outputs or of its weight, as the plan's `metric` says. Speed-ups are time of dense / time of factorised,
-    for the batch of the example: predicted by the machine model that chooses contractions, and measured where the plan was asked to.
+    relative error of the layer's outputs or of its weight, as the plan's `metric` says, unless the layer's own says "weight": calibration
+    does not measure the outputs of lookups, of layers with very many inputs or with padded modes. Speed-ups are time of dense / time
+    of factorised, for the batch of the example: predicted by the machine model that chooses contractions, and measured where the plan
+    was asked to.
     """
 
     name: str
@@ -32,6 +34,7 @@ class LayerPlan:
     error: float | None
     predicted_speedup: float | None = None
     measured_speedup: float | None = None
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,9 @@ class Plan:
         rows = [("layer", "type", "shape", "becomes", "parameters", "FLOP/sample", "error", "speed-up")]
         for one in self.layers:
             becomes = format_text(one.format, one.in_modes, one.out_modes) if one.format else f"dense ({one.reason})"
-            error = "" if one.error is None else f"{one.error:.4f}"
             shape = "x".join(map(str, one.shape))
             change = f"{one.params_before:,} -> {one.params_after:,}" if one.format else f"{one.params_before:,}"
-            rows.append((one.name or "(the model)", one.kind, shape, becomes, change, _flops(one), error, speedup_text(one)))
+            rows.append((one.name or "(the model)", one.kind, shape, becomes, change, _flops(one), error_text(one, 4), speedup_text(one)))
         widths = [max(len(row[column]) for row in rows) for column in range(8)]
         widths[3] = min(widths[3], 60)
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -97,6 +99,13 @@ def _flops(layer: LayerPlan) -> str:
     if layer.flops_before is None:
         return ""
     return f"{layer.flops_before:,} -> {layer.flops_after:,}" if layer.format else f"{layer.flops_before:,}"
+
+
+def error_text(layer: LayerPlan, digits: int) -> str:
+    """The predicted error; of what, where that is not what the plan's metric says."""
+    if layer.error is None:
+        return ""
+    return f"{layer.error:.{digits}f}" + (f" (of the {layer.metric})" if layer.metric else "")
 
 
 def speedup_text(layer: LayerPlan) -> str:

@@ -110,6 +110,7 @@ _LAYER_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "params": _PAIR,
     "flops": _PAIR,
     "error": _NUMBER,
+    "metric": ('"weight", or nothing', lambda value: value == "weight"),
     "predicted_speedup": _NUMBER,
     "measured_speedup": _NUMBER,
     "note": _NAME,
@@ -151,6 +152,7 @@ def _layer(name: str, value: Any) -> LayerPlan:
         error=value.get("error"),
         predicted_speedup=value.get("predicted_speedup"),
         measured_speedup=value.get("measured_speedup"),
+        metric=value.get("metric", ""),
     )
 
 
@@ -162,6 +164,8 @@ def _line(layer: LayerPlan) -> str:
         values["flops"] = [layer.flops_before, layer.flops_after]
     if layer.error is not None:
         values["error"] = float(f"{layer.error:.4g}")
+    if layer.metric:
+        values["metric"] = layer.metric
     for name in ("predicted_speedup", "measured_speedup"):
         if (speedup := getattr(layer, name)) is not None:
             values[name] = float(f"{speedup:.3g}")

@@ -167,7 +167,9 @@ def test_a_transposed_convolution_is_fitted_to_its_outputs(is_sequential: bool):
         model[0].weight[6:] *= 0.01
     errors = []
     for data in (None, x):
-        small = tenfold.compress(model, {"1": tenfold.Tucker(rank=(10, 6))}, calibration=data, sequential=is_sequential and data is not None)
+        small = tenfold.compress(
+            model, {"1": tenfold.Tucker(rank=(10, 6))}, calibration=data, sequential=is_sequential and data is not None
+        )
         with torch.no_grad():
             errors.append(float((small(x) - model(x)).norm() / model(x).norm()))
     assert errors[1] < 0.5 * errors[0]

@@ -1,6 +1,7 @@
 """Plans: budgets are met to the last parameter and FLOP, the model is only read, and bad input is refused with a way out."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -333,6 +334,19 @@ def test_calibration_spends_ranks_where_outputs_suffer():
     measured = by_name(plan(Weighed(), SVD(), budget=0.5, calibration=x))
     ratio = [one["strong"].params_after / one["weak"].params_after for one in (plain, measured)]
     assert 0.5 < ratio[0] < 2 and ratio[1] > 4
+
+
+def test_errors_that_are_not_of_outputs_are_marked(tmp_path: Path):
+    """Calibration measures neither lookups nor padded modes."""
+    model = nn.Sequential(nn.Embedding(50, 24), nn.Linear(24, 31))
+    made = tenfold.plan(model, budget="params=0.6", format={"0": tenfold.SVD(), "1": tenfold.SVD()}, calibration=torch.randint(50, (64, 5)))
+    lookup, linear = made.layers
+    assert (made.metric, lookup.metric, linear.metric) == ("output", "weight", "")
+    assert f"{lookup.error:.4f} (of the weight)" in str(made) and str(made).count("(of the weight)") == 1
+    made.save(tmp_path / "plan.toml")
+    assert tenfold.Plan.load(tmp_path / "plan.toml").layers[0].metric == "weight"
+    report = tenfold.report(model, tenfold.compress(model, made), tmp_path, plan=made)
+    assert "its planned error is that of its weight" in report.layers[0].reason
 
 
 def test_progress_is_told():

@@ -13,7 +13,7 @@ from tenfold.cli.console import Outcome, Steps, change, share, table
 from tenfold.cli.output import writable_file
 from tenfold.formats import format_text
 from tenfold.plan import LayerPlan, Plan
-from tenfold.plan_data import speedup_text
+from tenfold.plan_data import error_text, speedup_text
 
 
 def plan(
@@ -92,7 +92,7 @@ def plan_tables(plan: Plan) -> tuple[RenderableType, ...]:
             _use(one) if one.format else f"dense: {one.reason}",
             change(one.params_before, one.params_after),
             change(one.flops_before, one.flops_after),
-            "" if one.error is None else f"{one.error:.3f}",
+            error_text(one, 3),
             speedup_text(one),
         )
         for one in plan.layers

@@ -29,7 +29,7 @@ class Offers:
     """The layers of a model, what each may become at which cost and error, and what a unit of its error costs the model.
 
     found are all layers with a weight, `layers` those that may change; reasons say why others stay dense. speeds are measured
-    speed-ups by (layer, candidate): of those that were timed.
+    speed-ups by (layer, candidate): of those that were timed. moments: of the inputs of layers by name; none without calibration.
     """
 
     model: nn.Module
@@ -39,7 +39,7 @@ class Offers:
     candidates: Mapping[str, Sequence[Candidate]]
     effects: Sequence[Effect]
     steps: Trace | None
-    metric: str
+    moments: Mapping[str, Whitening]
     seed: int
     speeds: Mapping[tuple[str, Candidate], float]
 
@@ -88,9 +88,10 @@ class Offers:
             row = row_of(one, candidate, reasons[one.name], self.steps)
             if candidate is not None:
                 error = (candidate.error * effects[one.name].scale) ** 0.5
-                row = replace(row, error=error, measured_speedup=self.speeds.get((one.name, candidate)))
+                metric = "weight" if self.moments and not has_metric(one, candidate.fold, self.moments) else ""
+                row = replace(row, error=error, metric=metric, measured_speedup=self.speeds.get((one.name, candidate)))
             rows.append(row)
-        return plan_of_rows(self.model, rows, goal, self.steps, self.metric, self.seed)
+        return plan_of_rows(self.model, rows, goal, self.steps, "output" if self.moments else "weight", self.seed)
 
     def _why_dense(self, goal: Budget | None, one: Found) -> str:
         if any(name == one.name and speed < 1 for (name, _), speed in self.speeds.items()):
@@ -132,14 +133,18 @@ def find_candidates(
         for one, kept in zip(members, screened(members, format, folds, load, seed=seed), strict=True):
             for fold in kept:
                 jobs.setdefault((format, fold, load, has_moment), []).append(one)
-    for number, ((format, fold, load, has_moment), members) in enumerate(jobs.items()):
+    for number, ((format, fold, load, _), members) in enumerate(jobs.items()):
         progress("trying ranks", number, len(jobs))
-        usable = has_moment and fold.axis("i").padding == 0
-        metrics = [moments[one.name] if usable else None for one in members]
+        metrics = [moments[one.name] if has_metric(one, fold, moments) else None for one in members]
         for one, found in zip(members, candidates(members, format, load, fold, metrics, sweeps=PLAN_SWEEPS, seed=seed), strict=True):
             offers[one.name] += found
     progress("trying ranks", len(jobs), len(jobs))
     return offers
+
+
+def has_metric(one: Found, fold: Fold | None, moments: Mapping[str, Whitening]) -> bool:
+    """Whether errors of a layer are those of its outputs: its inputs were seen, and no mode of them is padded."""
+    return one.name in moments and fold is not None and fold.axis("i").padding == 0
 
 
 def _n_kernel(fold: Fold) -> int:

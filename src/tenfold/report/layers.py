@@ -121,6 +121,8 @@ def _reason(pair: Pair, planned: LayerPlan | None, has_plan: bool, run: LayerRun
             notes.append("compressed, although the plan says dense")
         if run is not None and run.flops_before and run.flops_after == run.flops_before:
             notes.append("runs as its dense kernel, which is rebuilt from the factors: smaller, not faster")
+        if planned is not None and planned.metric:
+            notes.append(f"its planned error is that of its {planned.metric}")
     elif type(pair.small) is not type(pair.dense):
         notes.append(f"replaced by {type(pair.small).__name__}, which is no layer of tenfold")
     elif planned is not None and planned.format is not None:
