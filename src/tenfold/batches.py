@@ -1,6 +1,6 @@
 """Batches: what a data argument means. Data sets, loaders, tensors and iterables of batches all become pairs (inputs, targets).
 
-Inputs are what `survey.call` gives to the model: a tensor, a tuple of arguments or a mapping of keyword arguments. Targets are
+Inputs are what `running.call` gives to the model: a tensor, a tuple of arguments or a mapping of keyword arguments. Targets are
 None where a batch has none, which is enough for calibration.
 """
 

@@ -10,8 +10,9 @@ from tenfold.batches import as_batch, batches
 from tenfold.moments import InputMoments as InputMoments
 from tenfold.moments import batch_norms
 from tenfold.progress import Progress, silent
+from tenfold.running import batch_size, call, probing
 from tenfold.solvers.whitening import Whitening
-from tenfold.survey import Found, batch_size, call, probing
+from tenfold.survey import Found
 
 MOMENT_SAMPLES = 2048  # second moments of inputs settle early
 NORM_SAMPLES = 4096

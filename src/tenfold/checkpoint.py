@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.survey import clean_name
+from tenfold.compiled import clean_name
 
 VERSION = "tenfold checkpoint 1"
 SAME_START = 1e-3  # relative difference of norms below which two models count as the same start: solvers may differ in last digits

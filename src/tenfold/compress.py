@@ -11,19 +11,21 @@ import torch
 from torch import nn
 
 from tenfold.calibrate import calibration_batch, input_moments, reestimate_norms, rereadable
+from tenfold.compiled import unwrapped
 from tenfold.decompose import Decomposition, check_weight, decompose
 from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer
 from tenfold.moments import is_calibrated
 from tenfold.network import Network
+from tenfold.places import replace
 from tenfold.plan import LayerPlan, Plan, explicit_plan
 from tenfold.progress import Progress, silent
 from tenfold.recurrent.opened import close_recurrent, open_recurrent, opened_view
 from tenfold.selection import Choice, Formats
 from tenfold.sequential import Goal, call_order, paired_goals, stages
 from tenfold.solvers.whitening import Whitening, output_mean
-from tenfold.survey import Found, replace, survey, unwrapped
+from tenfold.survey import Found, survey
 from tenfold.weight import FactorizedWeight
 
 

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from tenfold.batches import batches
 from tenfold.evaluate import evaluate
+from tenfold.running import call, eval_mode
 from tenfold.sources import call_function, read_function
-from tenfold.survey import call, eval_mode
 
 DATA_FORMS = "file.py:function, package.module:function, an .npz file with images and labels, or a folder with one folder of images a class"
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")

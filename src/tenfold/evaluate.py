@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tenfold.batches import batches, n_batches
 from tenfold.loss import IGNORED, by_class, check_labels, first_tensor, is_classes, task_loss
 from tenfold.progress import Progress, silent
-from tenfold.survey import call, eval_mode
+from tenfold.running import call, eval_mode
 
 
 @dataclass(frozen=True)

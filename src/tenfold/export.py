@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree
 
+from tenfold.compiled import unwrapped
 from tenfold.files import write_bytes
 from tenfold.layers.base import FactorizedLayer
 from tenfold.model_file import load as load
 from tenfold.model_file import save as save
 from tenfold.recurrent.opened import close_recurrent
-from tenfold.survey import batch_size, call, eval_mode, unwrapped
+from tenfold.running import batch_size, call, eval_mode
 
 Inputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tenfold.survey import batch_size, call, probing
+from tenfold.running import batch_size, call, probing
 
 
 def _recurrent(x: Any, weight_ih: Any, weight_hh: Any, *_: Any, **__: Any) -> int:

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from tenfold.features import Features
 from tenfold.loss import distillation_loss, first_tensor, task_loss
 from tenfold.optimizer import Schedule
+from tenfold.running import call, eval_mode
 from tenfold.stability import SensitivityPenalty
-from tenfold.survey import call, eval_mode
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 

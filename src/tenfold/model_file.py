@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import nn
 
+from tenfold.compiled import unwrapped
 from tenfold.files import Header, read_header, write_safetensors
 from tenfold.layers import all_layers
 from tenfold.layers.base import FactorizedLayer
 from tenfold.model_recipe import FORMAT_VERSION, LayerRecipe, check_recipe, read_recipe
-from tenfold.places import fill, modules_of, places_of, tensors_of
+from tenfold.places import fill, modules_of, places_of, replace, tensors_of
 from tenfold.plan_data import Plan
 from tenfold.recurrent.opened import KINDS, open_recurrent
-from tenfold.survey import replace, unwrapped
 from tenfold.weight import FactorizedWeight
 
 

@@ -1,4 +1,4 @@
-"""The tensors of a model by all their names: each once for a file, and back from a file to all their places."""
+"""The places of a model: its tensors by all their names, each once for a file and back to all of them; layers put where others stand."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from tenfold.compiled import clean_name, is_compiled
 from tenfold.files import Header, read_tensors
-from tenfold.survey import clean_name
+
+# what belongs to a place in the model and not to the layer that stands there
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -123,3 +129,24 @@ def check_fit(model: nn.Module, places: Mapping[str, Place], header: Header, ali
             f"{header.path} does not fit {type(model).__name__}: {'; '.join(problems[:4])}{more}; every tensor of the network "
             f"must come from the file: build the {header.metadata.get('model', 'model')} that was saved"
         )
+
+
+def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """Puts a layer in the place of another wherever it stands; returns the model, which is `new` where `old` was all of it.
+
+    The hooks of the old layer go on to the new one. Where torch.compile wraps the old layer alone, the new one is wrapped likewise.
+    """
+    for name in _HOOKS:
+        setattr(new, name, getattr(old, name))
+    return new if model is old else _put(model, old, new)
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    for parent in list(model.modules()):
+        for name in [name for name, child in parent._modules.items() if child is old]:
+            if is_compiled(parent):
+                wrapper: Any = parent
+                _put(model, wrapper, type(wrapper)(new, wrapper.dynamo_ctx))
+            else:
+                parent._modules[name] = new
+    return model

@@ -21,8 +21,9 @@ from tenfold.calibrate import MatchedNorms, Reached, inputs_of, run_on
 from tenfold.moments import Sums, finite_rows, is_calibrated
 from tenfold.patches import is_transposed
 from tenfold.progress import Progress
+from tenfold.running import probing
 from tenfold.solvers.whitening import Whitening, output_mean
-from tenfold.survey import Found, probing
+from tenfold.survey import Found
 
 STAGES = 8  # groups of layers; each costs a run of both models
 SAMPLES = 1024  # of the data for each group

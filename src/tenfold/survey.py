@@ -1,26 +1,19 @@
-"""What a model holds: every layer with a weight, whether it can be factorised, why not, and what it does for one sample."""
+"""What a model holds: every layer with a weight, whether it can be factorised, and why not."""
 
-import contextlib
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from tenfold.compiled import clean_name, is_compiled
 from tenfold.layers import all_layers
 from tenfold.layers.base import FactorizedLayer
 from tenfold.recurrent.base import Recurrent
 from tenfold.recurrent.cells import Cell
-
-# what belongs to a place in the model and not to the layer that stands there
-_HOOKS = (
-    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook",
-)  # fmt: skip
+from tenfold.sizes import n_values
 
 
 @dataclass(frozen=True)
@@ -70,21 +63,6 @@ class Found:
         if isinstance(self.module, FactorizedLayer):
             return self.module.factorized.network.numel
         return n_values(self.weight)
-
-
-def clean_name(name: str) -> str:
-    """A module's name without the parts that torch.compile puts in."""
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside torch.compile's wrapper, or the module itself."""
-    return getattr(model, "_orig_mod", model)
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Whether a module is the wrapper that torch.compile puts around another one."""
-    return "_orig_mod" in module._modules
 
 
 def survey(model: nn.Module) -> list[Found]:
@@ -167,92 +145,3 @@ def _is_changed(module: nn.Module, name: str, kind: type[nn.Module]) -> bool:
     """Whether a subclass of `kind`, or the module itself, has another method of that name."""
     method = getattr(kind, name, None)
     return getattr(module, name, None) != (method if method is None else method.__get__(module))
-
-
-def call(model: nn.Module, inputs: Any) -> Any:
-    """The model's output for a tensor, a tuple or list of arguments or a mapping of keyword arguments."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    if isinstance(inputs, Mapping):
-        return model(**{name: _to(value, device) for name, value in inputs.items()})
-    if isinstance(inputs, tuple | list):
-        return model(*(_to(value, device) for value in inputs))
-    return model(_to(inputs, device))
-
-
-def first_argument(values: tuple[Any, ...]) -> Tensor | None:
-    """The first tensor among the arguments of a layer."""
-    return next((value for value in values if isinstance(value, Tensor)), None)
-
-
-def batch_size(inputs: Any) -> int:
-    """The first axis of the first tensor."""
-    values = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs) if isinstance(inputs, tuple | list) else [inputs]
-    return next((value.shape[0] for value in values if isinstance(value, Tensor) and value.dim()), 1)
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
-
-
-class eval_mode:
-    """A context in which the model is in eval mode; every module's mode comes back at the end."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.modes = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module, mode in self.modes:
-            module.training = mode
-
-
-@contextlib.contextmanager
-def probing(model: nn.Module) -> Iterator[None]:
-    """A context for runs that only look: eval mode, no gradients, and modules from torch.compile run as they are written."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(eval_mode(model))
-        stack.enter_context(torch.no_grad())
-        if any(is_compiled(module) for module in model.modules()):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-            stack.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", "Using `torch.compile\\(module\\)` when there are global hooks")  # of FlopCounterMode
-        yield
-
-
-def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """Puts a layer in the place of another wherever it stands; returns the model, which is `new` where `old` was all of it.
-
-    The hooks of the old layer go on to the new one. Where torch.compile wraps the old layer alone, the new one is wrapped likewise.
-    """
-    for name in _HOOKS:
-        setattr(new, name, getattr(old, name))
-    return new if model is old else _put(model, old, new)
-
-
-def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    for parent in list(model.modules()):
-        for name in [name for name, child in parent._modules.items() if child is old]:
-            if is_compiled(parent):
-                wrapper: Any = parent
-                _put(model, wrapper, type(wrapper)(new, wrapper.dynamo_ctx))
-            else:
-                parent._modules[name] = new
-    return model
-
-
-def n_values(parameter: Tensor) -> int:
-    """The number of values of a parameter, 0 where it has no shape yet."""
-    return 0 if is_lazy(parameter) else parameter.numel()
-
-
-def n_parameters(model: nn.Module) -> int:
-    """The number of parameters, shared ones counted once."""
-    return sum(map(n_values, model.parameters()))
-
-
-def n_bytes(model: nn.Module) -> int:
-    """The bytes of all parameters, shared ones counted once."""
-    return sum(p.numel() * p.element_size() for p in model.parameters() if not is_lazy(p))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tenfold.flops import flop_counter
 from tenfold.layers.base import FactorizedLayer, Workload
 from tenfold.network import Network
-from tenfold.survey import Found, batch_size, call, first_argument, probing
+from tenfold.running import batch_size, call, first_argument, probing
+from tenfold.survey import Found
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tensors that stand at several places: stored once, and put back as the file has them."""
+"""Tensors and layers that stand at several places: stored once, put back as the file has them, and replaced at all of them."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from torch import nn
 
 import tenfold
 from tenfold.files import read_header
-from tenfold.places import modules_of, places_of, tensors_of
+from tenfold.places import modules_of, places_of, replace, tensors_of
 
 
 def equal(found: nn.Module, wanted: nn.Module) -> None:
@@ -97,3 +97,35 @@ def test_parameter_and_buffer_in_one(tmp_path: Path) -> None:
         ValueError, match=r"head\.weight and tok\.weight are one tensor in the file, and a parameter and a buffer in the network"
     ):
         tenfold.load(tmp_path / "a", net)
+
+
+def test_replace_puts_a_layer_wherever_the_old_one_stands():
+    old, new = nn.Linear(8, 8), nn.Identity()
+    steps = nn.Sequential(old, nn.ReLU(), old)
+    model = nn.ModuleDict({"first": old, "second": old, "steps": steps})
+    assert replace(model, old, new) is model
+    assert all(one is new for one in (model["first"], model["second"], steps[0], steps[2]))
+    assert replace(steps, steps, new) is new
+
+
+def test_replace_reaches_into_compiled_modules_and_keeps_them_compiled():
+    inner = nn.Linear(4, 4)
+    model = nn.Sequential(torch.compile(inner, backend="eager"), torch.compile(nn.Sequential(nn.Linear(4, 4)), backend="eager"))
+    for old in [model[0]._orig_mod, model[1]._orig_mod[0]]:
+        replace(model, old, nn.Linear(4, 2) if old is not inner else nn.Linear(4, 4, bias=False))
+    assert model(torch.zeros(3, 4)).shape == (3, 2)
+    assert {type(module).__name__ for module in model} == {"OptimizedModule"}
+    assert [name.replace("_orig_mod.", "") for name in model.state_dict()] == ["0.weight", "1.0.weight", "1.0.bias"]
+
+
+def test_hooks_go_on_to_the_new_layer():
+    model, seen = nn.Sequential(nn.Linear(3, 3)), []
+    handle = model[0].register_forward_hook(lambda module, inputs, output: seen.append(module))
+    model[0].register_forward_pre_hook(lambda module, args, kwargs: (args, kwargs), with_kwargs=True)
+    new = nn.Linear(3, 3)
+    replace(model, model[0], new)
+    model(torch.zeros(1, 3))
+    assert seen == [new]
+    handle.remove()
+    model(torch.zeros(1, 3))
+    assert seen == [new]

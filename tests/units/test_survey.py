@@ -1,6 +1,5 @@
-"""What survey finds in networks of every construction, and replacing layers wherever they stand."""
+"""What survey finds in networks of every construction."""
 
-import copy
 from typing import Any
 
 import pytest
@@ -11,7 +10,8 @@ from torch.nn.utils import parametrizations, prune, spectral_norm
 from tenfold import SVD
 from tenfold import nn as tnn
 from tenfold.layers import all_layers
-from tenfold.survey import batch_size, call, clean_name, eval_mode, n_bytes, n_parameters, probing, replace, survey, unwrapped
+from tenfold.sizes import n_bytes, n_parameters
+from tenfold.survey import survey
 
 
 def rows(model: nn.Module) -> dict[str, tuple[bool, str]]:
@@ -169,8 +169,6 @@ def test_names_from_torch_compile_are_those_of_the_model():
 
     model = nn.Sequential(nn.Linear(3, 4), compiled(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), compiled(nn.Linear(4, 2)))
     assert list(rows(compiled(model))) == list(rows(model)) == ["0", "1.0", "2"]
-    assert clean_name("_orig_mod.a._orig_mod.b") == "a.b"
-    assert unwrapped(compiled(model)) is model and unwrapped(model) is model
 
 
 def test_no_parameter_with_two_axes_is_left_out():
@@ -183,75 +181,3 @@ def test_no_parameter_with_two_axes_is_left_out():
 
     found = survey(Mixed())
     assert [(one.name, one.shape) for one in found] == [("", (3, 4)), ("scale", (4, 2, 3))]
-
-
-def test_replace_puts_a_layer_wherever_the_old_one_stands():
-    model, new = Shared(), nn.Identity()
-    assert replace(model, model.first, new) is model
-    assert all(one is new for one in (model.first, model.second, model.steps[0], model.steps[2]))
-    assert replace(model.steps, model.steps, new) is new
-
-
-def test_replace_reaches_into_compiled_modules_and_keeps_them_compiled():
-    inner = nn.Linear(4, 4)
-    model = nn.Sequential(torch.compile(inner, backend="eager"), torch.compile(nn.Sequential(nn.Linear(4, 4)), backend="eager"))
-    for old in [one.module for one in survey(model)]:
-        replace(model, old, nn.Linear(4, 2) if old is not inner else nn.Linear(4, 4, bias=False))
-    assert model(torch.zeros(3, 4)).shape == (3, 2)
-    assert {type(module).__name__ for module in model} == {"OptimizedModule"}
-    assert [name.replace("_orig_mod.", "") for name in model.state_dict()] == ["0.weight", "1.0.weight", "1.0.bias"]
-
-
-def test_hooks_go_on_to_the_new_layer():
-    model, seen = nn.Sequential(nn.Linear(3, 3)), []
-    handle = model[0].register_forward_hook(lambda module, inputs, output: seen.append(module))
-    model[0].register_forward_pre_hook(lambda module, args, kwargs: (args, kwargs), with_kwargs=True)
-    new = nn.Linear(3, 3)
-    replace(model, model[0], new)
-    model(torch.zeros(1, 3))
-    assert seen == [new]
-    handle.remove()
-    model(torch.zeros(1, 3))
-    assert seen == [new]
-
-
-def test_eval_mode_restores_every_module_also_after_an_error():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Sequential(nn.ReLU()))
-    model[1].eval()
-    modes = [module.training for module in model.modules()]
-    with pytest.raises(KeyError), eval_mode(model):
-        assert not any(module.training for module in model.modules())
-        raise KeyError
-    assert [module.training for module in model.modules()] == modes
-
-
-def test_probing_runs_compiled_modules_as_they_are_written():
-    torch._dynamo.reset()  # other tests may have used up the number of compilations that torch allows for a forward
-    compiled = []
-
-    def backend(graph: Any, inputs: Any) -> Any:
-        compiled.append(graph)
-        return graph.forward
-
-    model = nn.Sequential(torch.compile(nn.Linear(3, 3), backend=backend))
-    with probing(model):
-        assert not torch.is_grad_enabled() and not model(torch.zeros(2, 3)).requires_grad
-    assert compiled == []
-    model(torch.zeros(2, 3))
-    assert len(compiled) == 1
-
-
-def test_call_takes_a_tensor_a_tuple_or_keywords():
-    class Sum(nn.Module):
-        def forward(self, x: Tensor, y: Tensor | int = 1) -> Tensor:
-            return x + y
-
-    x = torch.ones(3, 2)
-    assert call(Sum(), x)[0, 0] == 2 and call(Sum(), (x, 2 * x))[0, 0] == 3 and call(Sum(), {"y": 3, "x": x})[0, 0] == 4
-    assert batch_size(x) == batch_size((x, 1)) == batch_size({"y": 3, "x": x}) == 3 and batch_size(7) == 1
-
-
-def test_parameters_are_counted_once():
-    model = Tied()
-    assert n_parameters(model) == 160 + 72 and n_bytes(model) == 4 * 232
-    assert n_bytes(copy.deepcopy(model).half()) == 2 * 232

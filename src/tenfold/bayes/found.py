@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from tenfold.survey import clean_name, unwrapped
+from tenfold.compiled import clean_name, unwrapped
 from tenfold.weight import FactorizedWeight
 
 

@@ -23,7 +23,7 @@ from tenfold.plan import Latency, Plan
 from tenfold.ranks.held_out import hold_out
 from tenfold.recipes.kept import read_kept, write_kept
 from tenfold.report import Report
-from tenfold.survey import n_bytes
+from tenfold.sizes import n_bytes
 
 CHECKPOINT, PLAN = "finetune.ckpt", "finetune.plan"
 SEARCH = "search"

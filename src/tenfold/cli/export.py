@@ -11,8 +11,8 @@ from tenfold.cli.arguments import MODEL, Common, Data, Model
 from tenfold.cli.console import Outcome, Steps
 from tenfold.cli.output import check_space, writable_file
 from tenfold.files import write_safetensors
+from tenfold.sizes import n_bytes
 from tenfold.sources import read_model
-from tenfold.survey import n_bytes
 
 To: TypeAlias = Literal["dense", "torch", "onnx"]
 

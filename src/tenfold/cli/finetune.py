@@ -10,8 +10,8 @@ from tenfold.cli.arguments import MODEL, Common, Data, Model, Training
 from tenfold.cli.console import Outcome, Steps
 from tenfold.cli.output import check_space, writable_file
 from tenfold.evaluate import evaluate
+from tenfold.sizes import n_bytes
 from tenfold.sources import is_tenfold_file, read_model
-from tenfold.survey import n_bytes
 
 
 def finetune(

@@ -18,8 +18,9 @@ from tenfold.decompose import decompose
 from tenfold.loss import by_class, first_tensor, is_classes
 from tenfold.progress import Progress, silent
 from tenfold.ranks.candidates import Candidate, grouped, joint_error
+from tenfold.running import call, probing
 from tenfold.solvers.whitening import Whitening, output_mean
-from tenfold.survey import Found, call, probing
+from tenfold.survey import Found
 
 PROBE_ERROR = 0.05  # squared relative error of the probe: large enough to be seen in the outputs, small enough to stay in proportion
 FAR_ERROR = 0.3  # of a second probe: what hardly matters while it is small may cost far more than in proportion when it is not

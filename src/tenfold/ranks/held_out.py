@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from tenfold.batches import batches
-from tenfold.survey import batch_size
+from tenfold.running import batch_size
 
 LOOK = 512  # samples of either side that are compared by their values
 FEWEST_VALUES = 16  # samples of fewer values may be equal by chance

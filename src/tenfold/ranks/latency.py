@@ -19,7 +19,8 @@ from tenfold.plan_data import Plan
 from tenfold.progress import Progress
 from tenfold.ranks.candidates import Candidate
 from tenfold.ranks.offers import Offers
-from tenfold.survey import Found, batch_size
+from tenfold.running import batch_size
+from tenfold.survey import Found
 from tenfold.weight import FactorizedWeight
 
 Latency: TypeAlias = Literal["auto", "measured", "ignored"]

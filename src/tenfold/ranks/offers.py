@@ -16,8 +16,9 @@ from tenfold.ranks.candidates import Candidate, candidates
 from tenfold.ranks.effect import Effect
 from tenfold.ranks.folds import screened
 from tenfold.selection import Choice
+from tenfold.sizes import n_bytes, n_parameters
 from tenfold.solvers.whitening import Whitening
-from tenfold.survey import Found, n_bytes, n_parameters
+from tenfold.survey import Found
 from tenfold.trace import Trace
 
 PLAN_SWEEPS = 60  # sweeps of iterative solvers for an estimate of the error

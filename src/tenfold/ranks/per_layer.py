@@ -19,6 +19,7 @@ from torch import nn
 
 from tenfold.batches import batches
 from tenfold.calibrate import calibration_batch, rereadable
+from tenfold.compiled import unwrapped
 from tenfold.compress import compress
 from tenfold.evaluate import evaluate
 from tenfold.finetune import finetune
@@ -34,7 +35,7 @@ from tenfold.ranks.trials import TrialFile
 from tenfold.recurrent.opened import opened_view
 from tenfold.selection import Choice, Filter, select
 from tenfold.sequential import call_order
-from tenfold.survey import Found, survey, unwrapped
+from tenfold.survey import Found, survey
 from tenfold.trace import Trace, trace
 
 FILE = "per_layer.json"

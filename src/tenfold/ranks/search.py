@@ -17,6 +17,7 @@ from torch import nn
 
 from tenfold.budget import Budget, as_budget
 from tenfold.calibrate import rereadable
+from tenfold.compiled import unwrapped
 from tenfold.compress import compress
 from tenfold.finetune import finetune as train
 from tenfold.identity import data_identity, model_identity, option_identity
@@ -28,7 +29,6 @@ from tenfold.ranks.held_out import check_apart
 from tenfold.ranks.offers import Offers
 from tenfold.ranks.trials import SearchResult, TrialFile
 from tenfold.selection import Filter, Formats
-from tenfold.survey import unwrapped
 
 
 def search(

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from tenfold.batches import batches
+from tenfold.compiled import unwrapped
 from tenfold.evaluate import Evaluation, evaluate
 from tenfold.files import write_text
 from tenfold.finetune import FinetuneHistory
@@ -29,7 +30,6 @@ from tenfold.report.layers import Spectrum, other_parameters, row_of, spectrum_o
 from tenfold.report.measure import size_of
 from tenfold.report.page import page
 from tenfold.report.pairs import Pair, pair_layers
-from tenfold.survey import unwrapped
 
 
 def report(

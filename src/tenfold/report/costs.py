@@ -12,7 +12,8 @@ from tenfold.layers.base import FactorizedLayer
 from tenfold.progress import Progress
 from tenfold.report.measure import Race, first_samples, race, race_models
 from tenfold.report.pairs import Pair
-from tenfold.survey import batch_size, call, probing, survey
+from tenfold.running import batch_size, call, probing
+from tenfold.survey import survey
 from tenfold.trace import trace
 
 LARGE_BATCH = 32

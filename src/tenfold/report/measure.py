@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tenfold.survey import batch_size, call, eval_mode
+from tenfold.running import batch_size, call, eval_mode
 
 MODEL_SECONDS = 2.0  # time spent on runs of one model pair at one batch size, within the limits below
 FEWEST_RUNS, MOST_RUNS = 7, 50

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tenfold.compiled import clean_name
 from tenfold.layers.base import FactorizedLayer
-from tenfold.survey import clean_name, survey
+from tenfold.survey import survey
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tenfold.recipes.images.task import ImageTask
 from tenfold.recipes.kept import kept_place, read_kept, write_kept
 from tenfold.recipes.options import DENSE, Options
 from tenfold.recipes.rank_steps import batches_from
-from tenfold.survey import eval_mode
+from tenfold.running import eval_mode
 
 AUTOMATIC, FIXED, NULL = "automatic", "fixed", "null"
 VERSION = 1  # of what a run is: kept runs of another version are not used

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tenfold.data.images import Images
 from tenfold.recipes.images.calibration import Calibration, calibration
-from tenfold.survey import eval_mode
+from tenfold.running import eval_mode
 
 N_EVAL = 1000  # images at a time
 

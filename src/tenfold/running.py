@@ -1,0 +1,64 @@
+"""Running a model that somebody else wrote: its arguments, and the modes that come back when the run is over."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tenfold.compiled import is_compiled
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """The model's output for a tensor, a tuple or list of arguments or a mapping of keyword arguments."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if isinstance(inputs, Mapping):
+        return model(**{name: _to(value, device) for name, value in inputs.items()})
+    if isinstance(inputs, tuple | list):
+        return model(*(_to(value, device) for value in inputs))
+    return model(_to(inputs, device))
+
+
+def first_argument(values: tuple[Any, ...]) -> Tensor | None:
+    """The first tensor among the arguments of a layer."""
+    return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def batch_size(inputs: Any) -> int:
+    """The first axis of the first tensor."""
+    values = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs) if isinstance(inputs, tuple | list) else [inputs]
+    return next((value.shape[0] for value in values if isinstance(value, Tensor) and value.dim()), 1)
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+class eval_mode:
+    """A context in which the model is in eval mode; every module's mode comes back at the end."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.modes = [(module, module.training) for module in self.model.modules()]
+        self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        for module, mode in self.modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def probing(model: nn.Module) -> Iterator[None]:
+    """A context for runs that only look: eval mode, no gradients, and modules from torch.compile run as they are written."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(eval_mode(model))
+        stack.enter_context(torch.no_grad())
+        if any(is_compiled(module) for module in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Using `torch.compile\\(module\\)` when there are global hooks")  # of FlopCounterMode
+        yield

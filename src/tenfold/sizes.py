@@ -1,0 +1,19 @@
+"""What a model stores: values and bytes of its parameters."""
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+
+def n_values(parameter: Tensor) -> int:
+    """The number of values of a parameter, 0 where it has no shape yet."""
+    return 0 if is_lazy(parameter) else parameter.numel()
+
+
+def n_parameters(model: nn.Module) -> int:
+    """The number of parameters, shared ones counted once."""
+    return sum(map(n_values, model.parameters()))
+
+
+def n_bytes(model: nn.Module) -> int:
+    """The bytes of all parameters, shared ones counted once."""
+    return sum(p.numel() * p.element_size() for p in model.parameters() if not is_lazy(p))
