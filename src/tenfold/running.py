@@ -32,6 +32,18 @@ def batch_size(inputs: Any) -> int:
     return next((value.shape[0] for value in values if isinstance(value, Tensor) and value.dim()), 1)
 
 
+def first_samples(inputs: Any, count: int) -> Any:
+    """The first `count` samples of a tensor, of a tuple of arguments or of a mapping of keyword arguments."""
+    total = batch_size(inputs)
+
+    def cut(value: Any) -> Any:
+        return value[:count] if isinstance(value, Tensor) and value.dim() and value.shape[0] == total else value
+
+    if isinstance(inputs, Mapping):
+        return {name: cut(value) for name, value in inputs.items()}
+    return tuple(map(cut, inputs)) if isinstance(inputs, tuple | list) else cut(inputs)
+
+
 def _to(value: Any, device: torch.device) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value
 

@@ -16,7 +16,7 @@ from tenfold.layers.conv import Conv2d
 from tenfold.layers.linear import Linear
 from tenfold.plan import plan
 from tenfold.report import Report, report
-from tenfold.report.measure import Race
+from tenfold.timing import Race
 
 RACE = Race(1, 20, 1.0, 0.9, 2.0, 1.9, 0.5, 0.45, 0.55)
 

@@ -10,8 +10,8 @@ from tenfold.layers.conv_transpose import ConvTranspose2d
 from tenfold.plan import plan
 from tenfold.report import report
 from tenfold.report.layers import spectrum_of, weight_error
-from tenfold.report.measure import size_of
 from tenfold.report.pairs import pair_layers
+from tenfold.sizes import size_of
 from tenfold.survey import survey
 from tenfold.trace import trace
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tenfold.running import batch_size, call, eval_mode, probing
+from tenfold.running import batch_size, call, eval_mode, first_samples, probing
 
 
 def test_eval_mode_restores_every_module_also_after_an_error():
@@ -43,3 +43,11 @@ def test_call_takes_a_tensor_a_tuple_or_keywords():
     x = torch.ones(3, 2)
     assert call(Sum(), x)[0, 0] == 2 and call(Sum(), (x, 2 * x))[0, 0] == 3 and call(Sum(), {"y": 3, "x": x})[0, 0] == 4
     assert batch_size(x) == batch_size((x, 1)) == batch_size({"y": 3, "x": x}) == 3 and batch_size(7) == 1
+
+
+def test_first_samples_cuts_what_has_the_batch_axis():
+    x, table = torch.zeros(4, 3), torch.zeros(7)
+    assert first_samples(x, 2).shape == (2, 3)
+    cut = first_samples((x, table, "mean"), 1)
+    assert cut[0].shape == (1, 3) and cut[1].shape == (7,) and cut[2] == "mean"
+    assert first_samples({"ids": x}, 3)["ids"].shape == (3, 3)

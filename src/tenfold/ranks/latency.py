@@ -21,6 +21,7 @@ from tenfold.ranks.candidates import Candidate
 from tenfold.ranks.offers import Offers
 from tenfold.running import batch_size
 from tenfold.survey import Found
+from tenfold.timing import run_layers
 from tenfold.weight import FactorizedWeight
 
 Latency: TypeAlias = Literal["auto", "measured", "ignored"]
@@ -101,8 +102,6 @@ def measured_speedups(offers: Offers, picked: Mapping[str, Candidate], inputs: A
 
     Layers of the same kind, shape and calls are timed once. One that the inputs do not reach has none.
     """
-    from tenfold.report.costs import run_layers  # the report imports plans
-
     layers = {one.name: one for one in offers.layers}
     same: dict[Any, list[str]] = {}
     for name, candidate in picked.items():

@@ -27,9 +27,9 @@ from tenfold.report.data import Report as Report
 from tenfold.report.environment import environment
 from tenfold.report.layers import LayerRow as LayerRow
 from tenfold.report.layers import Spectrum, other_parameters, row_of, spectrum_of
-from tenfold.report.measure import size_of
 from tenfold.report.page import page
 from tenfold.report.pairs import Pair, pair_layers
+from tenfold.sizes import size_of
 
 
 def report(

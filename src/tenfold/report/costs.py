@@ -1,36 +1,22 @@
 """What both models cost, as wholes and layer by layer: FLOP and time on an example."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from tenfold.flops import count_flops, model_flops, without_fast_path
+from tenfold.flops import model_flops
 from tenfold.layers.base import FactorizedLayer
 from tenfold.progress import Progress
-from tenfold.report.measure import Race, first_samples, race, race_models
 from tenfold.report.pairs import Pair
-from tenfold.running import batch_size, call, probing
+from tenfold.running import batch_size, first_samples
 from tenfold.survey import survey
+from tenfold.timing import LayerRun, Race, race_models, run_layers
 from tenfold.trace import trace
 
 LARGE_BATCH = 32
-LAYER_SECONDS = 0.06
-
-
-@dataclass(frozen=True)
-class LayerRun:
-    """One layer on the inputs that it gets inside the dense model: FLOP for one sample over all its calls, and times of its first call.
-
-    predicted: by batch size, the speed-up that the machine model of contractions predicts for all its calls on a CPU.
-    """
-
-    flops_before: int
-    flops_after: int
-    races: tuple[Race, ...]
-    predicted: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,61 +74,3 @@ def _predicted(model: nn.Module, pairs: Sequence[Pair], samples: Any, batches: t
             speedups = [(batch, load.speedup(small[one.name], batch)) for batch in batches]
             result[one.name] = tuple((batch, speedup) for batch, speedup in speedups if speedup is not None)
     return result
-
-
-def run_layers(
-    model: nn.Module,
-    small: nn.Module,
-    pairs: Mapping[str, tuple[nn.Module, nn.Module]],
-    timed: set[str],
-    inputs: Any,
-    batches: tuple[int, ...],
-    device: torch.device,
-    progress: Progress,
-) -> dict[str, LayerRun]:
-    """A LayerRun for every (dense, compressed) pair that the inputs reach; those in `timed` are raced at every batch size.
-
-    The pairs are run from hooks in the middle of the dense model's own run: no layer's input has to be kept.
-    """
-    flops: dict[str, tuple[int, int]] = {}
-    calls: dict[str, int] = {}
-    races: dict[str, list[Race]] = {name: [] for name in pairs}
-    is_busy = False
-
-    def hook(name: str, batch: int) -> Any:
-        old, new = pairs[name]
-
-        def measure(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            nonlocal is_busy
-            if is_busy:
-                return
-            calls[name] = calls.get(name, 0) + 1
-            if calls[name] > 1:
-                return
-            is_busy = True
-            try:
-                runs = (lambda: old.forward(*args, **kwargs)), (lambda: new.forward(*args, **kwargs))
-                if batch == batches[-1]:
-                    flops[name] = count_flops(runs[0]), count_flops(runs[1])
-                if name in timed:
-                    races[name].append(race(*runs, batch, device, LAYER_SECONDS))
-            finally:
-                is_busy = False
-            progress(f"layers at batch {batch}", len(calls), len(pairs))
-
-        return measure
-
-    for batch in batches:
-        calls.clear()
-        handles = [old.register_forward_pre_hook(hook(name, batch), with_kwargs=True) for name, (old, _) in pairs.items()]
-        try:
-            samples = first_samples(inputs, batch)
-            with probing(model), probing(small), without_fast_path():
-                call(model, samples)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return {
-        name: LayerRun(before * calls[name] // batches[-1], after * calls[name] // batches[-1], tuple(races[name]))
-        for name, (before, after) in flops.items()
-    }

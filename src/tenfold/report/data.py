@@ -10,7 +10,8 @@ from tenfold.evaluate import Evaluation
 from tenfold.finetune import FinetuneHistory
 from tenfold.report import wording
 from tenfold.report.layers import LayerRow, Spectrum
-from tenfold.report.measure import Race, Size
+from tenfold.sizes import Size
+from tenfold.timing import Race
 
 VERSION = 1
 POINTS = 120  # of the curve of training losses

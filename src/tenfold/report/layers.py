@@ -12,9 +12,9 @@ from tenfold.fold import Fold
 from tenfold.formats import format_text
 from tenfold.layers.base import FactorizedLayer
 from tenfold.plan import LayerPlan, Plan
-from tenfold.report.costs import Costs, LayerRun
-from tenfold.report.measure import Race
+from tenfold.report.costs import Costs
 from tenfold.report.pairs import Pair, weights_of
+from tenfold.timing import LayerRun, Race
 
 SPECTRUM_LIMIT = 2048  # above it the eigenvalues of the smaller side's Gram matrix take longer than the rest of the report
 SPECTRUM_POINTS = 128

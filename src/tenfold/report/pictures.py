@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tenfold.report.layers import Spectrum
-from tenfold.report.measure import Race
 from tenfold.report.wording import ratio_text
+from tenfold.timing import Race
 
 WIDTH = 360
 ELLIPSIS = "\u2026"

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from tenfold.report import wording
 from tenfold.report.data import Report
 from tenfold.report.layers import LayerRow
-from tenfold.report.measure import Race
 from tenfold.report.pictures import escape
+from tenfold.timing import Race
 
 ARROW, TIMES = "\u2192", "\u00d7"
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from tenfold.evaluate import Evaluation
 from tenfold.report.layers import LayerRow
-from tenfold.report.measure import NOISE, Race, Size
+from tenfold.sizes import Size
+from tenfold.timing import NOISE, Race
 
 NOISY = 1.5  # ratio of a median to its minimum that is worth a word
 CLOSE = 0.02  # FLOP that differ by less than this part are what was predicted

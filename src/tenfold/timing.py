@@ -1,4 +1,4 @@
-"""What a model costs, measured on this machine: values, bytes and time."""
+"""Times on this machine: two models, or the layers of one and those that may stand for them, called in turns within one run."""
 
 import statistics
 import time
@@ -7,30 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tenfold.running import batch_size, call, eval_mode
+from tenfold.flops import count_flops, without_fast_path
+from tenfold.progress import Progress
+from tenfold.running import call, eval_mode, first_samples, probing
 
 MODEL_SECONDS = 2.0  # time spent on runs of one model pair at one batch size, within the limits below
+LAYER_SECONDS = 0.06  # the same for one layer
 FEWEST_RUNS, MOST_RUNS = 7, 50
 CALL_SECONDS = 2e-4  # shorter calls are repeated within one run: the clock and the loop cost about 1e-7 s
 NOISE = 0.03  # a difference below 3 % is not called one
-
-
-@dataclass(frozen=True)
-class Size:
-    """What a model stores: values of its parameters (shared ones once), values of its buffers, and the bytes of both."""
-
-    parameters: int
-    buffers: int
-    size_bytes: int
-
-
-def size_of(model: nn.Module) -> Size:
-    """The size of a model."""
-    parameters, buffers = list(model.parameters()), list(model.buffers())
-    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (*parameters, *buffers))
-    return Size(sum(p.numel() for p in parameters), sum(b.numel() for b in buffers), size_bytes)
 
 
 @dataclass(frozen=True)
@@ -92,20 +79,79 @@ def _seconds(function: Callable[[], Any], repeats: int, sync: Callable[[], None]
     return (time.perf_counter() - start) / repeats
 
 
-def first_samples(inputs: Any, count: int) -> Any:
-    """The first `count` samples of a tensor, of a tuple of arguments or of a mapping of keyword arguments."""
-    total = batch_size(inputs)
-
-    def cut(value: Any) -> Any:
-        return value[:count] if isinstance(value, Tensor) and value.dim() and value.shape[0] == total else value
-
-    if isinstance(inputs, Mapping):
-        return {name: cut(value) for name, value in inputs.items()}
-    return tuple(map(cut, inputs)) if isinstance(inputs, tuple | list) else cut(inputs)
-
-
 def race_models(model: nn.Module, small: nn.Module, inputs: Any, batch: int, device: torch.device) -> Race:
     """The times of two models in eval mode without gradients on the first `batch` samples."""
     samples = first_samples(inputs, batch)
     with eval_mode(model), eval_mode(small), torch.no_grad():
         return race(lambda: call(model, samples), lambda: call(small, samples), batch, device, MODEL_SECONDS)
+
+
+@dataclass(frozen=True)
+class LayerRun:
+    """One layer on the inputs that it gets inside the dense model: FLOP for one sample over all its calls, and times of its first call.
+
+    predicted: by batch size, the speed-up that the machine model of contractions predicts for all its calls on a CPU.
+    """
+
+    flops_before: int
+    flops_after: int
+    races: tuple[Race, ...]
+    predicted: tuple[tuple[int, float], ...] = ()
+
+
+def run_layers(
+    model: nn.Module,
+    small: nn.Module,
+    pairs: Mapping[str, tuple[nn.Module, nn.Module]],
+    timed: set[str],
+    inputs: Any,
+    batches: tuple[int, ...],
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, LayerRun]:
+    """A LayerRun for every (dense, compressed) pair that the inputs reach; those in `timed` are raced at every batch size.
+
+    The pairs are run from hooks in the middle of the dense model's own run: no layer's input has to be kept.
+    """
+    flops: dict[str, tuple[int, int]] = {}
+    calls: dict[str, int] = {}
+    races: dict[str, list[Race]] = {name: [] for name in pairs}
+    is_busy = False
+
+    def hook(name: str, batch: int) -> Any:
+        old, new = pairs[name]
+
+        def measure(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            nonlocal is_busy
+            if is_busy:
+                return
+            calls[name] = calls.get(name, 0) + 1
+            if calls[name] > 1:
+                return
+            is_busy = True
+            try:
+                runs = (lambda: old.forward(*args, **kwargs)), (lambda: new.forward(*args, **kwargs))
+                if batch == batches[-1]:
+                    flops[name] = count_flops(runs[0]), count_flops(runs[1])
+                if name in timed:
+                    races[name].append(race(*runs, batch, device, LAYER_SECONDS))
+            finally:
+                is_busy = False
+            progress(f"layers at batch {batch}", len(calls), len(pairs))
+
+        return measure
+
+    for batch in batches:
+        calls.clear()
+        handles = [old.register_forward_pre_hook(hook(name, batch), with_kwargs=True) for name, (old, _) in pairs.items()]
+        try:
+            samples = first_samples(inputs, batch)
+            with probing(model), probing(small), without_fast_path():
+                call(model, samples)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return {
+        name: LayerRun(before * calls[name] // batches[-1], after * calls[name] // batches[-1], tuple(races[name]))
+        for name, (before, after) in flops.items()
+    }
