@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
-from tenfold.solvers.quadratic import Form, assemble, inner, intensity_forms, sensitivity_forms, split_indices
+from tenfold.solvers.contractions import split_indices
+from tenfold.solvers.quadratic import Form, assemble, inner, intensity_forms, sensitivity_forms
 from tenfold.solvers.solution import rebuild
 
 STATEMENTS = [

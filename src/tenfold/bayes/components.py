@@ -20,7 +20,8 @@ from tenfold.bayes.reduction import AxisMap, selection
 from tenfold.bayes.refit import overlap, refit
 from tenfold.bayes.rounding import triangle_of
 from tenfold.network import Network
-from tenfold.solvers.quadratic import Form, twin
+from tenfold.solvers.contractions import twin
+from tenfold.solvers.quadratic import Form
 
 SWEEPS = 30  # of a refit after slices were dropped
 POLISH = 10  # sweeps at the end

@@ -17,9 +17,7 @@ from tenfold.contract.pairs import BATCH
 from tenfold.contract.run import digits_of
 from tenfold.fold import Fold
 from tenfold.network import Network
-from tenfold.solvers.quadratic import contract, twin
-
-Indices = tuple[str, ...]
+from tenfold.solvers.contractions import Indices, contract, twin
 
 
 def weight_moments(network: Network, fold: Fold, means: Sequence[Tensor], variances: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -107,13 +105,13 @@ def _second_moment(
     for number, indices in enumerate(factors):
         later = {i for behind in factors[number + 1 :] for i in behind}
         closed = {i for i in (*have, *indices) if i in network.ranks and i not in later}
-        everything = tuple(dict.fromkeys((*have, *indices, *(f"{i}'" for i in indices if i in network.ranks))))
-        kept = tuple(i for i in everything if i.removesuffix("'") not in closed)
-        twins = tuple(f"{i}'" if i in network.ranks else i for i in indices)
+        twins = tuple(twin(i) if i in network.ranks else i for i in indices)
+        everything = tuple(dict.fromkeys((*have, *indices, *twins)))
+        kept = tuple(i for i in everything if i not in closed and i not in map(twin, closed))
         pair = _einsum([state, means[number], means[number]], [have, indices, twins], kept)
         # the same entry twice adds its variance: where all its ranks equal their twins
         mine = [i for i in indices if i in network.ranks]
-        single = tuple(i for i in kept if not (i.endswith("'") and i[:-1] in mine))
+        single = tuple(i for i in kept if i not in map(twin, mine))
         state, have = _diagonal(state, have, mine)
         equal = _einsum([state, variances[number]], [have, indices], single)
         state = pair + _spread(equal, single, kept, mine)
@@ -125,17 +123,17 @@ def _diagonal(state: Tensor, have: Indices, ranks: Sequence[str]) -> tuple[Tenso
     """The state where some open ranks equal their twins, and its indices."""
     for rank in ranks:
         if rank in have:
-            state = state.diagonal(dim1=have.index(rank), dim2=have.index(f"{rank}'"))
-            have = (*(i for i in have if i not in (rank, f"{rank}'")), rank)
+            state = state.diagonal(dim1=have.index(rank), dim2=have.index(twin(rank)))
+            have = (*(i for i in have if i not in (rank, twin(rank))), rank)
     return state, have
 
 
 def _spread(tensor: Tensor, have: Indices, wanted: Indices, ranks: Sequence[str]) -> Tensor:
     """The tensor on the diagonal of the ranks that are doubled in `wanted`, zero elsewhere."""
     for rank in ranks:
-        if f"{rank}'" in wanted:
+        if twin(rank) in wanted:
             tensor = torch.diag_embed(tensor.movedim(have.index(rank), -1))
-            have = (*(i for i in have if i != rank), rank, f"{rank}'")
+            have = (*(i for i in have if i != rank), rank, twin(rank))
     return tensor.permute([have.index(i) for i in wanted])
 
 

@@ -5,16 +5,13 @@ entries costs what its factors cost.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from torch import Tensor
 
-from tenfold.contract.pairs import contract_in_pairs
-from tenfold.contract.run import run_pairs
-from tenfold.contract.steps import Pair
 from tenfold.network import Network
+from tenfold.solvers.contractions import planned, split_indices
 from tenfold.solvers.descent import solve_gram
-from tenfold.solvers.quadratic import Form, split_indices
+from tenfold.solvers.quadratic import Form
 
 RIDGE = 1e-12  # of the mean diagonal of a Gram matrix
 STALLED = 0.005  # a refit that lowers its squared error by less than this part of it in a sweep will not reach a tolerance
@@ -27,17 +24,8 @@ def overlap(old: Network, old_factors: Sequence[Tensor], new: Network, new_facto
     second = tuple(new.factors[k] for k in numbers)
     output = () if without is None else new.factors[without]
     sizes = {**{f"{rank}<": size for rank, size in old.ranks.items()}, **new.sizes}
-    pairs, perm = _plan((*first, *second), output, tuple(sorted(sizes.items())))
-    return run_pairs([*old_factors, *(new_factors[k] for k in numbers)], pairs).permute(perm)
-
-
-@lru_cache(maxsize=4096)
-def _plan(
-    operands: tuple[tuple[str, ...], ...], output: tuple[str, ...], sizes: tuple[tuple[str, int], ...]
-) -> tuple[tuple[Pair, ...], tuple[int, ...]]:
-    used = {i for indices in operands for i in indices}
-    pairs, found = contract_in_pairs(operands, output, {name: size for name, size in sizes if name in used})
-    return pairs, tuple(found.index(i) for i in output)
+    contraction = planned((*first, *second), output, tuple(sorted(sizes.items())))
+    return contraction.run([*old_factors, *(new_factors[k] for k in numbers)])
 
 
 def squared_norm(network: Network, factors: Sequence[Tensor]) -> float:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tenfold.contract.pairs import BATCH
 from tenfold.network import Network
-from tenfold.solvers.quadratic import Form, contract, split_indices
+from tenfold.solvers.contractions import contract, split_indices
+from tenfold.solvers.quadratic import Form
 
 FLOOR = 1e-13  # of the largest eigenvalue of a pencil: below it a direction does nothing for the error
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tenfold.network import Network
 from tenfold.solvers.bounded_step import bounded_scales, bounded_step
-from tenfold.solvers.quadratic import Form, assemble, intensity_forms, sensitivity_forms, split_indices
+from tenfold.solvers.contractions import split_indices
+from tenfold.solvers.quadratic import Form, assemble, intensity_forms, sensitivity_forms
 from tenfold.solvers.sensitivity import rebalance
 from tenfold.solvers.solution import check_target
 

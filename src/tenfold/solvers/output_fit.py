@@ -22,9 +22,10 @@ from tenfold.contract.pairs import BATCH
 from tenfold.fold import Fold
 from tenfold.network import Network
 from tenfold.solvers.als import norms
+from tenfold.solvers.contractions import contract, split_indices
 from tenfold.solvers.descent import solve_gram
 from tenfold.solvers.epc import epc
-from tenfold.solvers.quadratic import Form, assemble, contract, split_indices
+from tenfold.solvers.quadratic import Form, assemble
 from tenfold.solvers.solution import equalise
 from tenfold.solvers.stable_cp import MOST
 

@@ -4,24 +4,15 @@ One pattern gives them all: the factors, contracted with a second copy of themse
 one that is doubled is summed in each copy by itself. The dense tensor is never built, and autograd goes through every form.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from tenfold.contract.pairs import BATCH, contract_in_pairs
-from tenfold.contract.run import run_pairs
-from tenfold.contract.steps import Pair
+from tenfold.contract.pairs import BATCH
 from tenfold.network import Network
-
-Indices = tuple[str, ...]
-
-
-def twin(index: str) -> str:
-    """The name of an index in the second copy."""
-    return f"{index}'"
+from tenfold.solvers.contractions import Indices, contract, split_indices, twin
 
 
 @dataclass(frozen=True)
@@ -69,32 +60,6 @@ class Form:
     def _indices(self, network: Network, numbers: Sequence[int], is_second: bool) -> list[Indices]:
         doubled = {i for i in network.ranks if i not in self.shared} if is_second else set()
         return [(BATCH, *(twin(i) if i in doubled else i for i in network.factors[k])) for k in numbers]
-
-
-def split_indices(network: Network, number: int) -> tuple[list[str], list[str], list[str]]:
-    """The modes of a factor that other factors carry too, those of its own, and its ranks."""
-    mine = network.factors[number]
-    elsewhere = {i for k, indices in enumerate(network.factors) if k != number for i in indices}
-    modes = [i for i in mine if i in network.modes]
-    return [i for i in modes if i in elsewhere], [i for i in modes if i not in elsewhere], [i for i in mine if i not in network.modes]
-
-
-def contract(tensors: Sequence[Tensor], operands: Sequence[Indices], output: Indices, network: Network, batch: int, like: Tensor) -> Tensor:
-    """(batch, *output) from tensors with the indices `operands`; some of them carry the batch."""
-    tensors, operands = list(tensors), list(operands)
-    if not any(BATCH in indices for indices in operands):
-        tensors.append(torch.ones(batch, dtype=like.dtype, device=like.device))
-        operands.append((BATCH,))
-    pairs, perm = _plan(tuple(operands), output, network)
-    return run_pairs(tensors, pairs).permute(perm)
-
-
-@lru_cache(maxsize=8192)
-def _plan(operands: tuple[Indices, ...], output: Indices, network: Network) -> tuple[tuple[Pair, ...], tuple[int, ...]]:
-    sizes: Mapping[str, int] = {**network.sizes, **{twin(r): n for r, n in network.ranks.items()}, BATCH: 1}
-    used = {i for indices in operands for i in indices}
-    pairs, found = contract_in_pairs(operands, (BATCH, *output), {i: n for i, n in sizes.items() if i in used})
-    return pairs, tuple(found.index(i) for i in (BATCH, *output))
 
 
 def assemble(network: Network, factors: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
-from tenfold.solvers.quadratic import Form, inner, sensitivity_forms, split_indices, twin
+from tenfold.solvers.contractions import split_indices, twin
+from tenfold.solvers.quadratic import Form, inner, sensitivity_forms
 
 GRAM_LIMIT = 2048  # entries of all ranks of a factor up to which its Gram matrix is built
 

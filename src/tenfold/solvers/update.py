@@ -9,25 +9,20 @@ Source: normal equations of Kolda and Bader 2009, doi:10.1137/07070111X, section
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from tenfold.contract.pairs import BATCH, contract_in_pairs
-from tenfold.contract.run import run_pairs
-from tenfold.contract.steps import Pair
+from tenfold.contract.pairs import BATCH
 from tenfold.network import Network
+from tenfold.solvers.contractions import Contraction, Indices, planned, sizes_of, split_indices, twin
 from tenfold.solvers.descent import solve_gram
 
 STEPS = 8  # of conjugate gradients in each update
 EXACT = 256  # entries in all ranks of a factor up to which its Gram matrix is always built
 FLOOR = 1e-12  # of the largest eigenvalue of a partial trace: what is below counts as that
-
-Indices = tuple[str, ...]
-Contraction = tuple[tuple[Pair, ...], tuple[int, ...]]
-"""Pairs, and the order of the axes of their result."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +50,15 @@ class Update:
         """The plan of an update."""
         mine = network.factors[number]
         others = [indices for k, indices in enumerate(network.factors) if k != number]
-        elsewhere = {i for indices in others for i in indices}
-        shared = [i for i in mine if i in network.modes and i in elsewhere]
-        own = [i for i in mine if i in network.modes and i not in elsewhere]
-        ranks = [i for i in mine if i not in network.modes]
+        shared, own, ranks = split_indices(network, number)
         order = (*shared, *own, *ranks)
-        gram = _contraction(network, [*others, *_twins(others, network.ranks)], (*shared, *ranks, *map(_twin, ranks)))
-        product = _contraction(network, [order, *others, *_twins(others, network.ranks)], (*shared, *own, *map(_twin, ranks)))
+        gram = _contraction(network, [*others, *_twins(others, network.ranks)], (*shared, *ranks, *map(twin, ranks)))
+        product = _contraction(network, [order, *others, *_twins(others, network.ranks)], (*shared, *own, *map(twin, ranks)))
         sizes = [math.prod(network.sizes[i] for i in group) for group in (shared, own, ranks)]
-        direct = _flops(gram) + sizes[0] * (sizes[2] ** 3 // 3 + 2 * sizes[1] * sizes[2] ** 2)
-        is_built = sizes[2] <= EXACT or direct <= (STEPS + 1) * _flops(product)
+        direct = gram.flops + sizes[0] * (sizes[2] ** 3 // 3 + 2 * sizes[1] * sizes[2] ** 2)
+        is_built = sizes[2] <= EXACT or direct <= (STEPS + 1) * product.flops
         traces = [
-            _contraction(
-                network, [*others, *_twins(others, {i for i in network.ranks if i == rank or i not in ranks})], (rank, _twin(rank))
-            )
+            _contraction(network, [*others, *_twins(others, {i for i in network.ranks if i == rank or i not in ranks})], (rank, twin(rank)))
             for rank in ([] if is_built else ranks)
         ]
         return cls(
@@ -86,7 +76,7 @@ class Update:
     def laid_out(self, target: Tensor) -> tuple["Update", Tensor]:
         """The update and the target (batch, *modes) in the layout that it needs, so that no sweep moves it."""
         pairs = []
-        for pair in self.right[0]:
+        for pair in self.right.pairs:
             if pair.left == 0:
                 target = target.permute(pair.left_perm).reshape(pair.left_shape).contiguous()
                 pair = replace(pair, left_perm=tuple(range(target.dim())))
@@ -94,15 +84,15 @@ class Update:
                 target = target.permute(pair.right_perm).reshape(pair.right_shape).contiguous()
                 pair = replace(pair, right_perm=tuple(range(target.dim())))
             pairs.append(pair)
-        return replace(self, right=(tuple(pairs), self.right[1])), target
+        return replace(self, right=Contraction(tuple(pairs), self.right.perm)), target
 
     def solve(self, target: Tensor, factors: Sequence[Tensor], ridge: Tensor) -> tuple[Tensor, Tensor]:
         """The new factor, and by how much it lowers the squared error below that of a factor of zeros (batch,)."""
         others = [factor for k, factor in enumerate(factors) if k != self.number]
         shared, own, rank = self.sizes
-        right = _run(self.right, [target, *others]).reshape(-1, shared, own, rank)
+        right = self.right.run([target, *others]).reshape(-1, shared, own, rank)
         if self.gram is not None:
-            gram = _run(self.gram, [*others, *others]).reshape(-1, shared, rank, rank)
+            gram = self.gram.run([*others, *others]).reshape(-1, shared, rank, rank)
             new = solve_gram(gram, right, ridge)
             applied = new @ gram
         else:
@@ -119,7 +109,7 @@ class Update:
         weight = ridge.view(-1, 1, 1, 1)
 
         def product(y: Tensor) -> Tensor:
-            return _run(self.product, [y.reshape(-1, *self.order), *others, *others]).reshape(y.shape)
+            return self.product.run([y.reshape(-1, *self.order), *others, *others]).reshape(y.shape)
 
         precondition = self._preconditioner(others, ridge)
         tiny = torch.finfo(x.dtype).tiny
@@ -140,7 +130,7 @@ class Update:
 
     def _preconditioner(self, others: list[Tensor], ridge: Tensor) -> Callable[[Tensor], Tensor]:
         """The inverse of (Kronecker product of partial traces) / trace^(ranks - 1) + ridge, a function of (batch, shared, own, R)."""
-        parts = [torch.linalg.eigh(_run(trace, [*others, *others])) for trace in self.traces]
+        parts = [torch.linalg.eigh(trace.run([*others, *others])) for trace in self.traces]
         total = parts[0][0].sum(-1).clamp_min(torch.finfo(ridge.dtype).tiny)
         values = torch.ones_like(total)[:, None]
         for number, (found, _) in enumerate(parts):
@@ -162,26 +152,10 @@ class Update:
         return apply
 
 
-def _twin(index: str) -> str:
-    return f"{index}'"
+def _twins(operands: Sequence[Indices], doubled: Collection[str]) -> list[Indices]:
+    return [tuple(twin(i) if i in doubled else i for i in indices) for indices in operands]
 
 
-def _twins(operands: Sequence[Sequence[str]], doubled: Sequence[str] | set[str] | dict[str, int]) -> list[Indices]:
-    return [tuple(_twin(i) if i in doubled else i for i in indices) for indices in operands]
-
-
-def _contraction(network: Network, operands: Sequence[Sequence[str]], output: Sequence[str]) -> Contraction:
+def _contraction(network: Network, operands: Sequence[Indices], output: Indices) -> Contraction:
     """The contraction of batched operands to (batch, *output)."""
-    named = [(BATCH, *indices) for indices in operands]
-    used = {i for indices in named for i in indices}
-    sizes = {**network.sizes, **{_twin(rank): size for rank, size in network.ranks.items()}, BATCH: 1}
-    pairs, found = contract_in_pairs(named, (BATCH, *output), {i: n for i, n in sizes.items() if i in used})
-    return pairs, tuple(found.index(i) for i in (BATCH, *output))
-
-
-def _run(contraction: Contraction, operands: list[Tensor]) -> Tensor:
-    return run_pairs(operands, contraction[0]).permute(contraction[1])
-
-
-def _flops(contraction: Contraction) -> int:
-    return sum(pair.flops for pair in contraction[0])
+    return planned(tuple((BATCH, *indices) for indices in operands), (BATCH, *output), sizes_of(network))
