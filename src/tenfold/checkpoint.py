@@ -1,6 +1,5 @@
 """Checkpoint: a file from which a run goes on as if it had never stopped. It is written whole or not at all, and holds no code."""
 
-import contextlib
 import os
 import pickle
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compiled import clean_name
+from tenfold.files import replacing
 
 VERSION = "tenfold checkpoint 1"
 SAME_START = 1e-3  # relative difference of norms below which two models count as the same start: solvers may differ in last digits
@@ -32,7 +32,7 @@ class Checkpoint:
         self.start = _norms(model)
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Writes the model, its buffers and `state` to a temporary name beside the file, and renames it.
+        """Writes the model, its buffers and `state`, whole or not at all: runs on one path do not write into each other's file.
 
         Raises:
             OSError: the folder cannot be written; the file is as it was.
@@ -40,21 +40,15 @@ class Checkpoint:
         if self.path is None:
             return
         whole = {"version": VERSION, "settings": self.settings, "start": self.start, "model": tensors_of(self.model), **state}
-        part = self.path.with_name(f"{self.path.name}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with replacing(self.path) as part, part.open("xb") as file:
                 torch.save(whole, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path)
         except (OSError, RuntimeError) as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
             size_mb = sum(t.numel() * t.element_size() for t in whole["model"].values()) / 1e6
             raise OSError(
-                f"the checkpoint {self.path} cannot be written ({error}); it needs a writable folder with about {3 * size_mb:.0f} MB: "
-                "choose another path"
+                f"the checkpoint {self.path} cannot be written ({error.__cause__ or error}); it needs a writable folder with about "
+                f"{3 * size_mb:.0f} MB: choose another path"
             ) from error
 
     def load(self) -> dict[str, Any] | None:

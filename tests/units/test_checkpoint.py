@@ -54,6 +54,21 @@ def test_folders_are_made_and_nothing_else_is_left(tmp_path):
     assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["run.pt"]
 
 
+def test_two_runs_on_one_path_do_not_write_into_each_other(tmp_path, monkeypatch):
+    first, second = (Checkpoint(tmp_path / "run.pt", {}, network()) for _ in range(2))
+    save = torch.save
+
+    def interrupted(whole: object, file: object) -> None:
+        monkeypatch.setattr(torch, "save", save)
+        second.save({"run": 2})
+        save(whole, file)
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    first.save({"run": 1})
+    assert first.load()["run"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run.pt"]
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     trained(tmp_path / "run.pt")
     before = (tmp_path / "run.pt").read_bytes()

@@ -3,15 +3,13 @@
 A file is written under another name and then renamed, so it is whole or not there; a damaged one is made again.
 """
 
-import contextlib
 import hashlib
-import os
-import threading
 from pathlib import Path
 
 import numpy as np
 
 from tenfold.data.sampling import Sampling
+from tenfold.files import replacing
 
 VERSION = "tenfold frames 1"
 
@@ -52,16 +50,12 @@ class FrameCache:
         Raises:
             OSError: the folder cannot be written.
         """
-        part = place.with_name(f".{place.name}.{os.getpid()}.{threading.get_ident()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with replacing(place) as part, part.open("xb") as file:
                 np.save(file, frames, allow_pickle=False)
-            part.replace(place)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
             raise OSError(
-                f"the frames of a clip cannot be written to {place} ({error}); a writable folder with {frames.nbytes / 1e6:.1f} MB is "
-                "needed: make room, or give another cache folder"
+                f"the frames of a clip cannot be written to {place} ({error.__cause__ or error}); a writable folder with "
+                f"{frames.nbytes / 1e6:.1f} MB is needed: make room, or give another cache folder"
             ) from error
