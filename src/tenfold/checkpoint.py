@@ -1,7 +1,6 @@
 """Checkpoint: a file from which a run goes on as if it had never stopped. It is written whole or not at all, and holds no code."""
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.compiled import clean_name
-from tenfold.files import replacing
+from tenfold.state_file import check_settings, read_state, write_state
 
 VERSION = "tenfold checkpoint 1"
 SAME_START = 1e-3  # relative difference of norms below which two models count as the same start: solvers may differ in last digits
@@ -39,17 +38,8 @@ class Checkpoint:
         """
         if self.path is None:
             return
-        whole = {"version": VERSION, "settings": self.settings, "start": self.start, "model": tensors_of(self.model), **state}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as part, part.open("xb") as file:
-                torch.save(whole, file)
-        except (OSError, RuntimeError) as error:
-            size_mb = sum(t.numel() * t.element_size() for t in whole["model"].values()) / 1e6
-            raise OSError(
-                f"the checkpoint {self.path} cannot be written ({error.__cause__ or error}); it needs a writable folder with about "
-                f"{3 * size_mb:.0f} MB: choose another path"
-            ) from error
+        state = {"start": self.start, "model": tensors_of(self.model), **state}
+        write_state(self.path, VERSION, self.settings, state)
 
     def load(self) -> dict[str, Any] | None:
         """What was saved, with the model's values put back; None where there is no file.
@@ -61,13 +51,7 @@ class Checkpoint:
         if state is None:
             return None
         self._check_model(state["model"])
-        for name in {**self.settings, **state["settings"]}:
-            then, now = state["settings"].get(name), self.settings.get(name)
-            if then != now:
-                raise ValueError(
-                    f"the checkpoint {self.path} is of a run with {name} = {then}, but this one has {now}; to go on all settings must "
-                    "be the same: use those of the checkpoint, or delete it or give another path to start anew"
-                )
+        check_settings(f"the checkpoint {self.path} is of a run", state["settings"], self.settings)
         reached = {name: _norm(value) for name, value in state["model"].items() if name in self.start}
         if not (_is_same(self.start, state["start"]) or _is_same(self.start, reached)):
             raise ValueError(
@@ -89,18 +73,7 @@ class Checkpoint:
                 value.copy_(state["model"][name])
 
     def _read(self) -> dict[str, Any] | None:
-        if self.path is None or not self.path.exists():
-            return None
-        try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            raise ValueError(
-                f"the checkpoint {self.path} cannot be read ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
-                "a whole file is needed: delete it, or give another path"
-            ) from error
-        if not isinstance(state, dict) or state.get("version") != VERSION:
-            raise ValueError(f"{self.path} is not a {VERSION}; one written by finetune is needed: give another path")
-        return state
+        return None if self.path is None else read_state(self.path, VERSION)
 
     def _check_model(self, saved: Mapping[str, Tensor]) -> None:
         mine = tensors_of(self.model)

@@ -158,5 +158,7 @@ def test_a_file_with_code_is_not_run(tmp_path, capsys):
 
 def test_a_file_of_something_else(tmp_path):
     torch.save({"weight": torch.zeros(2)}, tmp_path / "run.pt")
-    with pytest.raises(ValueError, match=r"run.pt is not a tenfold checkpoint 1; one written by finetune is needed: give another path"):
+    with pytest.raises(
+        ValueError, match=r"run.pt is not a tenfold checkpoint 1; a file that such a run has written is needed: give another"
+    ):
         Checkpoint(tmp_path / "run.pt", {}, network()).load()

@@ -13,6 +13,7 @@ from torch import nn
 from tenfold.files import write_text
 from tenfold.finetune import FinetuneHistory
 from tenfold.plan_data import Plan
+from tenfold.state_file import check_settings
 
 VERSION = 1
 FILE = "search.json"
@@ -119,13 +120,7 @@ class TrialFile:
             ) from error
         if not is_right:
             raise ValueError(f"{self.path} is of version {state['version']!r}; {VERSION} is needed: delete it, or give another folder")
-        for key in {**self.settings, **state["settings"]}:
-            then, now = state["settings"].get(key), self.settings.get(key)
-            if then != now:
-                raise ValueError(
-                    f"{self.path} is of a search with {key} = {then}, but this one has {now}; to go on all settings must be the same: "
-                    "use those, or delete it or give another folder to start anew"
-                )
+        check_settings(f"{self.path} is of a search", state["settings"], self.settings)
         return state
 
     def save(self, state: Mapping[str, Any]) -> None:

@@ -3,17 +3,15 @@
 A run loads it once before its steps, saves it every so often with all that its next steps depend on, and removes it at the end.
 """
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from tenfold.bayes.report import Decision, LayerDecision
-from tenfold.files import replacing
+from tenfold.state_file import check_settings, read_state, write_state
 
 VERSION = "tenfold run checkpoint 1"
 
@@ -30,9 +28,7 @@ def save_state(path: Path, settings: Mapping[str, str], state: Mapping[str, Any]
     Raises:
         OSError: the folder cannot be written; an old file is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        torch.save({"version": VERSION, "settings": dict(settings), **state}, part)
+    write_state(path, VERSION, settings, state)
 
 
 def load_state(path: Path, settings: Mapping[str, str]) -> dict[str, Any] | None:
@@ -41,22 +37,9 @@ def load_state(path: Path, settings: Mapping[str, str]) -> dict[str, Any] | None
     Raises:
         ValueError: the file is damaged, or of a run with other settings.
     """
-    if not path.exists():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"the checkpoint {path} cannot be read ({reason}); a whole file is needed: delete it to start anew") from error
-    if not isinstance(state, dict) or state.get("version") != VERSION:
-        raise ValueError(f"{path} is not a {VERSION}; a file that such a run has written is needed: give another path")
-    for name in {**settings, **state["settings"]}:
-        then, now = state["settings"].get(name), settings.get(name)
-        if then != now:
-            raise ValueError(
-                f"the checkpoint {path} is of a run with {name} = {then}, but this one has {now}; to go on all settings must be the same: "
-                "use those of the checkpoint, or delete it to start anew"
-            )
+    state = read_state(path, VERSION)
+    if state is not None:
+        check_settings(f"the checkpoint {path} is of a run", state["settings"], settings)
     return state
 
 
