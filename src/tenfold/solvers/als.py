@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import per_tensor
 from tenfold.solvers.descent import Descent, Sweep, first_ridge
 from tenfold.solvers.solution import Solution, check_target, equalise, finish, rebuild
 from tenfold.solvers.update import Update
@@ -49,14 +50,11 @@ def als(
     check_target(target, network)
     target = target.double()
     scale = norms(target)
-    unit = target / scale.reshape(-1, *[1] * (target.dim() - 1))
+    unit = target / per_tensor(scale, target)
     batch = len(target)
     if start is not None:
         first = {part.start for part in network.term_slices}
-        factors = [
-            factor.double() / (scale.reshape(-1, *[1] * (factor.dim() - 1)) if number in first else 1)
-            for number, factor in enumerate(start)
-        ]
+        factors = [factor.double() / (per_tensor(scale, factor) if number in first else 1) for number, factor in enumerate(start)]
     else:
         draws = [random_factors(network, batch, seed + NEXT_SEED * number, target.device) for number in range(starts)]
         factors = [torch.cat(same) for same in zip(*draws, strict=True)]
@@ -88,7 +86,7 @@ def norms(target: Tensor) -> Tensor:
 
 def restore(factors: list[Tensor], scale: Tensor) -> list[Tensor]:
     """The factors of the unscaled tensor, with equal root mean squares."""
-    return equalise([factors[0] * scale.reshape(-1, *[1] * (factors[0].dim() - 1)), *factors[1:]])
+    return equalise([factors[0] * per_tensor(scale, factors[0]), *factors[1:]])
 
 
 def _general_sweep(target: Tensor, network: Network) -> Sweep:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import ordered, shaped
 from tenfold.solvers.solution import Solution, check_target, equalise, finish
 from tenfold.solvers.tt_svd import svd_of
 
@@ -36,13 +37,13 @@ def block_svd(target: Tensor, network: Network) -> Solution:
         rows = [i for i in names if i in indices and i not in later]
         columns = [i for i in names if i not in indices]
         u, s, v = svd_of(_blocks(rest, names, network, (shared, rows, columns)), network.sizes[bond])
-        factors.append(_shaped(u, network, (*shared, *rows, bond), indices))
+        factors.append(shaped(u, network, (*shared, *rows, bond), indices))
         names = [*shared, bond, *columns]
-        rest = _shaped(s[..., None] * v, network, names, names)
+        rest = shaped(s[..., None] * v, network, names, names)
         largest = s.flatten(1).amax(1).clamp_min(1e-300)[:, None, None]
         roots.append(([*shared, bond], torch.where(s > 1e-12 * largest, s, torch.zeros_like(s)).sqrt()))
     last = network.factors[-1]
-    factors.append(rest.permute(0, *(names.index(i) + 1 for i in last)).contiguous())
+    factors.append(ordered(rest, names, last).contiguous())
     for number, (have, root) in enumerate(roots):
         left, right = network.factors[number : number + 2]
         factors[number] = factors[number] * _aligned(root, network, have, left)
@@ -54,19 +55,13 @@ def _blocks(tensor: Tensor, names: list[str], network: Network, groups: tuple[li
     """(batch, shared, rows, columns)."""
     order = [i for group in groups for i in group]
     shape = [math.prod(network.sizes[i] for i in group) for group in groups]
-    return tensor.permute(0, *(names.index(i) + 1 for i in order)).reshape(-1, *shape)
-
-
-def _shaped(tensor: Tensor, network: Network, have: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """The tensor with one axis for each index, in the order wanted."""
-    full = tensor.reshape(tensor.shape[0], *(network.sizes[i] for i in have))
-    return full.permute(0, *(list(have).index(i) + 1 for i in wanted)).contiguous()
+    return ordered(tensor, names, order).reshape(-1, *shape)
 
 
 def _aligned(tensor: Tensor, network: Network, have: Sequence[str], wanted: Sequence[str]) -> Tensor:
     """The tensor with one axis for each wanted index, of size 1 for those that it does not have."""
-    ordered = _shaped(tensor, network, have, [i for i in wanted if i in have])
-    return ordered.reshape(tensor.shape[0], *(network.sizes[i] if i in have else 1 for i in wanted))
+    moved = shaped(tensor, network, have, [i for i in wanted if i in have])
+    return moved.reshape(tensor.shape[0], *(network.sizes[i] if i in have else 1 for i in wanted))
 
 
 def _bonds(network: Network) -> list[str]:

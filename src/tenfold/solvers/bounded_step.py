@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tenfold.contract.pairs import BATCH
 from tenfold.network import Network
+from tenfold.solvers.axes import ordered, per_tensor
 from tenfold.solvers.contractions import contract, split_indices
 from tenfold.solvers.quadratic import Form
 
@@ -44,7 +45,7 @@ def bounded_step(
     """
     shared, own, ranks = split_indices(network, number)
     order, mine = [*shared, *own, *ranks], network.factors[number]
-    old = factors[number].permute(0, *(mine.index(i) + 1 for i in order))
+    old = ordered(factors[number], mine, order)
     gram = Form().matrix(network, factors, number)
     weight = torch.stack([form.matrix(network, factors, number) for form in forms if form.without != number] or [gram]).sum(0)
     others = [k for k in range(len(factors)) if k != number]
@@ -57,9 +58,9 @@ def bounded_step(
         error = error - (rows * (both + slope)).flatten(1).sum(1)
     values, basis, inverse = _pencil(gram, weight)
     coordinates, mu = secular(values, slope @ basis, rows @ inverse, error, bound)
-    new = (coordinates @ basis.mT).reshape(old.shape).permute(0, *(order.index(i) + 1 for i in mine))
+    new = ordered((coordinates @ basis.mT).reshape(old.shape), order, mine)
     is_usable = mu.isfinite() & new.flatten(1).isfinite().all(1)
-    return torch.where(is_usable.reshape(-1, *[1] * (new.dim() - 1)), new, factors[number]), torch.where(is_usable, mu, torch.nan)
+    return torch.where(per_tensor(is_usable, new), new, factors[number]), torch.where(is_usable, mu, torch.nan)
 
 
 def bounded_scales(parts: Tensor, charges: Tensor, residual: Tensor, bound: Tensor) -> Tensor:

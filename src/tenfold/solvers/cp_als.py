@@ -15,7 +15,9 @@ from torch import Tensor
 
 from tenfold.network import Network
 from tenfold.solvers.als import als, norms, random_factors, restore
+from tenfold.solvers.axes import ordered, per_tensor, shaped
 from tenfold.solvers.descent import Descent, Sweep, first_ridge, solve_gram
+from tenfold.solvers.resizing import resized
 from tenfold.solvers.solution import Solution, check_target, finish
 from tenfold.solvers.tt_svd import truncated_svd
 
@@ -57,8 +59,8 @@ def cp_als(
     sizes = [math.prod(network.sizes[i] for i in leg) for leg in legs]
     order = sorted(range(3), key=lambda k: sizes[k], reverse=True)
     abc = (order[0], order[2], order[1])
-    axes = [network.modes.index(i) + 1 for k in abc for i in legs[k]]
-    unit = (target / scale.reshape(-1, *[1] * (target.dim() - 1))).permute(0, *axes).reshape(-1, *(sizes[k] for k in abc))
+    unit = ordered(target / per_tensor(scale, target), network.modes, [i for k in abc for i in legs[k]])
+    unit = unit.reshape(-1, *(sizes[k] for k in abc))
     first = random_factors(network, target.shape[0], seed, target.device) if start is None else [factor.double() for factor in start]
     moved = [first[k].movedim(network.factors[k].index(rank) + 1, -1).flatten(1, -2) for k in order]
     if start is not None:
@@ -67,9 +69,7 @@ def cp_als(
     factors, history, done = descent.run(lambda kind: _shared_sweep(unit.to(kind), network.sizes[rank]), moved)
     result: list[Tensor] = [torch.empty(0)] * 3
     for k, factor in zip(order, factors, strict=True):
-        have = [*legs[k], rank]
-        shaped = factor.reshape(-1, *(network.sizes[i] for i in have))
-        result[k] = shaped.permute(0, *(have.index(i) + 1 for i in network.factors[k])).contiguous()
+        result[k] = shaped(factor, network, [*legs[k], rank], network.factors[k])
     return finish("cp_als", target, network, restore(result, scale), history, done)
 
 
@@ -108,28 +108,14 @@ def cp_errors(target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, 
     """
     rank = next(iter(networks[0].ranks))
     errors: dict[int, Tensor] = {}
+    last: Network | None = None
     start: list[Tensor] | None = None
     for number in sorted(range(len(networks)), key=lambda k: networks[k].sizes[rank], reverse=True):
         network = networks[number]
-        if start is not None:
-            start = _largest_terms(network, rank, start)
+        if last is not None and start is not None:
+            start = resized(last, start, network)
         solution = cp_als(
             target, network, sweeps=sweeps if start is None else max(3, sweeps // 4), seed=seed, dtype=torch.float32, start=start
         )
-        errors[number], start = solution.errors, solution.factors
+        errors[number], last, start = solution.errors, network, solution.factors
     return torch.stack([errors[number] for number in range(len(networks))])
-
-
-def _largest_terms(network: Network, rank: str, factors: Sequence[Tensor]) -> list[Tensor]:
-    """The terms with the largest norms, as many as the network has."""
-    axes = [axis + 1 for _, axis in network.carriers(rank)]
-    size = torch.ones(1, dtype=factors[0].dtype, device=factors[0].device)
-    for factor, axis in zip(factors, axes, strict=True):
-        size = size * factor.movedim(axis, -1).flatten(1, -2).square().sum(1)
-    kept = size.topk(network.sizes[rank], dim=-1).indices
-    result = []
-    for factor, axis in zip(factors, axes, strict=True):
-        moved = factor.movedim(axis, 1)
-        index = kept.reshape(*kept.shape, *[1] * (moved.dim() - 2)).expand(-1, -1, *moved.shape[2:])
-        result.append(moved.gather(1, index).movedim(1, axis))
-    return result

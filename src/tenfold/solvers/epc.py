@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import per_tensor
 from tenfold.solvers.bounded_step import bounded_scales, bounded_step
 from tenfold.solvers.contractions import split_indices
 from tenfold.solvers.quadratic import Form, assemble, intensity_forms, sensitivity_forms
@@ -129,7 +130,7 @@ class _State:
 
     def where(self, mask: Tensor, other: "_State") -> "_State":
         """This state where the mask is true, the other elsewhere."""
-        factors = [torch.where(_like(mask, a), a, b) for a, b in zip(self.factors, other.factors, strict=True)]
+        factors = [torch.where(per_tensor(mask, a), a, b) for a, b in zip(self.factors, other.factors, strict=True)]
         return _State(
             factors,
             torch.where(mask, self.squared, other.squared),
@@ -143,7 +144,7 @@ class _State:
     def moved_from(self, before: "_State", push: Tensor) -> "_State":
         """Further along the last step."""
         pairs = zip(self.factors, before.factors, strict=True)
-        return replace(self, factors=[now + _like(push, now) * (now - last) for now, last in pairs])
+        return replace(self, factors=[now + per_tensor(push, now) * (now - last) for now, last in pairs])
 
 
 @dataclass(frozen=True)
@@ -212,13 +213,8 @@ class _Problem:
         residual = self.target.flatten(1) - tensors.sum(1)
         scales = bounded_scales(tensors, torch.stack(charges, 1), residual, bound)
         for part, scale in zip(self.network.term_slices, scales.unbind(1), strict=True):
-            factors[part.start] = factors[part.start] * _like(scale, factors[part.start])
+            factors[part.start] = factors[part.start] * per_tensor(scale, factors[part.start])
         return factors
-
-
-def _like(numbers: Tensor, tensor: Tensor) -> Tensor:
-    """(batch,) in the shape that multiplies (batch, ...)."""
-    return numbers.reshape(-1, *[1] * (tensor.dim() - 1))
 
 
 def _bound(problem: _Problem, start: _State, slack: float, delta: float | Tensor | None) -> Tensor:

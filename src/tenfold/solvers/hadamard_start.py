@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import ordered
 from tenfold.solvers.solution import equalise
 from tenfold.solvers.tt_svd import svd_of
 
@@ -21,8 +22,8 @@ DUST = 0.02  # of the root mean square of a factor: noise, without which equal p
 def hadamard_start(target: Tensor, network: Network, *, seed: int = 0) -> list[Tensor]:
     """Factors (batch, *shape) of a network "rows r, r columns, rows s, s columns" for a batch of tensors (batch, *network.shape)."""
     rows, columns = ([i for i in network.factors[k] if i in network.modes] for k in (0, 1))
-    order = [network.modes.index(i) + 1 for i in (*rows, *columns)]
-    matrix = target.double().permute(0, *order).reshape(len(target), math.prod(network.sizes[i] for i in rows), -1)
+    moved = ordered(target.double(), network.modes, (*rows, *columns))
+    matrix = moved.reshape(len(target), math.prod(network.sizes[i] for i in rows), -1)
     root = matrix.abs().sqrt()
     factors: list[Tensor] = []
     for part, (rank,) in zip((matrix.sign() * root, root), _ranks(network), strict=True):

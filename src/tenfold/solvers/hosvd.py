@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import ordered, shaped
 from tenfold.solvers.solution import Solution, check_target, equalise, finish
 
 
@@ -25,10 +26,7 @@ def hosvd(target: Tensor, network: Network, *, sweeps: int = 10, tolerance: floa
     core, legs = _parts(network)
     kept = [i for i in network.factors[core] if i in network.modes]
     groups = [[i for i in network.factors[k] if i in network.modes] for k in legs]
-    order = [network.modes.index(i) for group in (*groups, kept) for i in group]
-    flat = target.permute(0, *(axis + 1 for axis in order))
-    shape = [math.prod(network.sizes[i] for i in group) for group in groups]
-    flat = flat.reshape(target.shape[0], *shape, -1)
+    flat = _flat(target, network, groups, kept)
     ranks = [next(network.sizes[i] for i in network.factors[k] if i in network.ranks) for k in legs]
     bases: list[Tensor] = [_leading(flat, axis + 1, rank) for axis, rank in enumerate(ranks)]
     squared = flat.flatten(1).square().sum(1)
@@ -45,14 +43,11 @@ def hosvd(target: Tensor, network: Network, *, sweeps: int = 10, tolerance: floa
         history.append(torch.minimum(error, history[-1]))
         if bool(done.all()):
             break
-    reduced = _project(flat, bases).reshape(-1, *ranks, *(network.sizes[i] for i in kept))
     names = [next(i for i in network.factors[k] if i in network.ranks) for k in legs] + kept
     factors: list[Tensor] = [torch.empty(0)] * len(network.factors)
-    factors[core] = reduced.permute(0, *(names.index(i) + 1 for i in network.factors[core])).contiguous()
+    factors[core] = shaped(_project(flat, bases), network, names, network.factors[core])
     for k, basis, group, name in zip(legs, bases, groups, names, strict=False):
-        have = [*group, name]
-        leg = basis.reshape(-1, *(network.sizes[i] for i in have))
-        factors[k] = leg.permute(0, *(have.index(i) + 1 for i in network.factors[k])).contiguous()
+        factors[k] = shaped(basis, network, [*group, name], network.factors[k])
     # a Tucker fit has no swamp: after a few sweeps the error is within the theorem's bound whether it still moves or not
     return finish("hosvd", target, network, equalise(factors), torch.stack(history))
 
@@ -71,6 +66,12 @@ def _parts(network: Network) -> tuple[int, list[int]]:
     if len(legs) + 1 != len(network.factors):
         raise ValueError(f"{network.statement!r} is not a Tucker network; use als for other networks")
     return core, legs
+
+
+def _flat(target: Tensor, network: Network, groups: list[list[str]], kept: list[str]) -> Tensor:
+    """(batch, one axis for each group, kept)."""
+    moved = ordered(target, network.modes, [i for group in (*groups, kept) for i in group])
+    return moved.reshape(len(target), *(math.prod(network.sizes[i] for i in group) for group in groups), -1)
 
 
 def _leading(tensor: Tensor, axis: int, rank: int) -> Tensor:
@@ -106,10 +107,8 @@ def tucker2_errors(target: Tensor, networks: Sequence[Network]) -> list[Tensor]:
     core, legs = _parts(network)
     groups = [[i for i in network.factors[k] if i in network.modes] for k in legs]
     kept = [i for i in network.factors[core] if i in network.modes]
-    order = [network.modes.index(i) for group in (*groups, kept) for i in group]
-    flat = target.double().permute(0, *(axis + 1 for axis in order))
-    sizes = [math.prod(network.sizes[i] for i in group) for group in groups]
-    flat = flat.reshape(target.shape[0], *sizes, -1)
+    flat = _flat(target.double(), network, groups, kept)
+    sizes = flat.shape[1:-1]
     full = _project(flat, [_leading(flat, axis + 1, size) for axis, size in enumerate(sizes)])
     corners = full.square().sum(-1).cumsum(1).cumsum(2)
     total = corners[:, -1, -1].clamp_min(1e-300)

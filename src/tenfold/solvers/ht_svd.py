@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import ordered, shaped
 from tenfold.solvers.solution import Solution, check_target, equalise, finish
 from tenfold.solvers.tt_svd import svd_of
 
@@ -28,11 +29,10 @@ def ht_svd(target: Tensor, network: Network) -> Solution:
         indices = network.factors[number]
         below = [i for i in indices if i != own]
         if own is None:
-            factors[number] = core.permute(0, *(names.index(i) + 1 for i in indices)).contiguous()
+            factors[number] = ordered(core, names, indices).contiguous()
             break
         basis, core, names = _truncated(core, names, below, own, network.sizes[own])
-        shaped = basis.reshape(-1, *(network.sizes[i] for i in (*below, own)))
-        factors[number] = shaped.permute(0, *((*below, own).index(i) + 1 for i in indices)).contiguous()
+        factors[number] = shaped(basis, network, (*below, own), indices)
     return finish("ht_svd", target, network, equalise(factors))
 
 
@@ -40,8 +40,7 @@ def _truncated(core: Tensor, names: list[str], below: list[str], own: str, rank:
     """The leading basis of the indices `below`, and the core in which `own` stands for them."""
     rest = [i for i in names if i not in below]
     sizes = dict(zip(names, core.shape[1:], strict=True))
-    matrix = core.permute(0, *(names.index(i) + 1 for i in (*below, *rest)))
-    matrix = matrix.reshape(core.shape[0], math.prod(sizes[i] for i in below), -1)
+    matrix = ordered(core, names, (*below, *rest)).reshape(len(core), math.prod(sizes[i] for i in below), -1)
     square = matrix
     if matrix.shape[2] > 4 * matrix.shape[1]:  # the small triangle has the same left vectors, at full accuracy
         square = torch.linalg.qr(matrix.mT, mode="r").R.mT

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import ordered, shaped
 from tenfold.solvers.solution import Solution, equalise
 from tenfold.solvers.tt_svd import svd_of
 
@@ -28,7 +29,7 @@ def inner_start(target: Tensor, network: Network, solve: Callable[[Tensor, Netwo
         have = [i for i in indices if i != ONE]
         factor = factor.reshape(len(factor), *(coarse.sizes[i] for i in have))
         if len(group) == 1:
-            factors[group[0]] = _ordered(factor, have, network.factors[group[0]])
+            factors[group[0]] = ordered(factor, have, network.factors[group[0]]).contiguous()
         else:
             left, right = group
             factors[left], factors[right] = _split(factor, have, network, left, right)
@@ -41,13 +42,13 @@ def _split(factor: Tensor, have: list[str], network: Network, left: int, right: 
     (inner,) = _inner(network, (left, right))
     shared = [i for i in have if i in sides[0] and i in sides[1]]
     rows, columns = ([i for i in have if i in side and i not in shared] for side in sides)
-    matrix = _ordered(factor, have, (*shared, *rows, *columns))
+    matrix = ordered(factor, have, (*shared, *rows, *columns))
     count, n_rows = (math.prod(network.sizes[i] for i in group) for group in (shared, rows))
     u, s, v = svd_of(matrix.reshape(len(factor), count, n_rows, -1), network.sizes[inner])
     root = s.sqrt()
     names = [*shared, *rows, inner], [*shared, inner, *columns]
     left_part, right_part = (
-        _ordered(values.reshape(-1, *(network.sizes[i] for i in have)), have, side)
+        shaped(values, network, have, side)
         for values, have, side in zip((u * root[..., None, :], root[..., None] * v), names, sides, strict=True)
     )
     return left_part, right_part
@@ -73,7 +74,3 @@ def _inner(network: Network, group: Sequence[int]) -> set[str]:
 
 def _union(network: Network, group: Sequence[int]) -> list[str]:
     return list(dict.fromkeys(i for k in group for i in network.factors[k]))
-
-
-def _ordered(tensor: Tensor, have: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    return tensor.permute(0, *(list(have).index(i) + 1 for i in wanted)).contiguous()

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tenfold.network import Network
 from tenfold.solvers.als import norms
+from tenfold.solvers.axes import ordered, per_tensor
 from tenfold.solvers.cp_als import cp_als
 from tenfold.solvers.cp_gauss_newton import CPProblem, System
 from tenfold.solvers.epc import epc
@@ -77,7 +78,7 @@ def levenberg_marquardt(
     if start is None:
         start = cp_als(target, network, sweeps=sweeps, seed=seed).factors
     scale = norms(target)
-    unit = layout.flat(target) / scale.reshape(-1, *[1] * len(layout.legs))
+    unit = layout.flat(target / per_tensor(scale, target))
     x = layout.stacked(start) / scale[:, None, None] ** (1 / len(layout.legs))
     fit = _Fit(CPProblem(unit, penalty == "ridge"), steps, products, tolerance)
     if delta is None:
@@ -123,9 +124,9 @@ class CPLayout:
 
     def flat(self, target: Tensor) -> Tensor:
         """(batch, one axis for each leg)."""
-        axes = [self.network.modes.index(i) + 1 for k in self.order for i in self.legs[k]]
+        moved = ordered(target, self.network.modes, [i for k in self.order for i in self.legs[k]])
         sizes = [math.prod(self.network.sizes[i] for i in self.legs[k]) for k in self.order]
-        return target.permute(0, *axes).reshape(-1, *sizes).contiguous()
+        return moved.reshape(-1, *sizes).contiguous()
 
     def stacked(self, factors: Sequence[Tensor]) -> Tensor:
         """(batch, sum of the legs' sizes, R)."""
@@ -180,7 +181,7 @@ class _Fit:
             mu = torch.where(is_better, mu * (1 - (2 * ratio - 1) ** 3).clamp(1 / 3, 2), mu * growth).clamp(1e-14, MOST)
             growth = torch.where(is_better, 2.0, growth * 2)
             x = torch.where(is_better[:, None, None], trial, x)
-            residual = torch.where(is_better.reshape(-1, *[1] * (left.dim() - 1)), left, residual)
+            residual = torch.where(per_tensor(is_better, left), left, residual)
             squared, objective = torch.where(is_better, missed, squared), torch.where(is_better, total, objective)
             self.errors.append(squared.sqrt())
             if bool((gain <= self.tolerance * objective).all()):

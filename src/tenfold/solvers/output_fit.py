@@ -22,6 +22,7 @@ from tenfold.contract.pairs import BATCH
 from tenfold.fold import Fold
 from tenfold.network import Network
 from tenfold.solvers.als import norms
+from tenfold.solvers.axes import per_tensor
 from tenfold.solvers.contractions import contract, split_indices
 from tenfold.solvers.descent import solve_gram
 from tenfold.solvers.epc import epc
@@ -70,14 +71,14 @@ def fit_outputs(
         return None
     scale = norms(white)
     first = {part.start for part in network.term_slices}
-    unit = [factor / _shaped(scale, factor) if number in first else factor for number, factor in enumerate(factors)]
+    unit = [factor / per_tensor(scale, factor) if number in first else factor for number, factor in enumerate(factors)]
     balanced = [factor for part in network.term_slices for factor in equalise(unit[part])]
-    fit = OutputFit(network, white / _shaped(scale, white), Metric.of(fold, network, matrix))
+    fit = OutputFit(network, white / per_tensor(scale, white), Metric.of(fold, network, matrix))
     flops = 2.0 * white[0].numel() * size
     found, history = fit.run(balanced, min(steps, max(MIN_STEPS, int(WORK / (flops * (PRODUCTS + 2))))))
     if slack > 1:
         found = fit.corrected(found, history[-1], slack)
-    return [factor * _shaped(scale, factor) if number in first else factor for number, factor in enumerate(found)]
+    return [factor * per_tensor(scale, factor) if number in first else factor for number, factor in enumerate(found)]
 
 
 @dataclass(frozen=True)
@@ -163,8 +164,8 @@ class OutputFit:
             gain = torch.where(better, (total - new_total) / total.clamp_min(1e-300), torch.zeros_like(total))
             damping = torch.where(better, damping * (1 - (2 * ratio - 1) ** 3).clamp(1 / 3, 2), damping * growth)
             growth = torch.where(better, torch.full_like(growth, 2.0), growth * 2)
-            x = [torch.where(_shaped(better, a), b, a) for a, b in zip(x, tried, strict=True)]
-            weighted = torch.where(_shaped(better, weighted), new_weighted, weighted)
+            x = [torch.where(per_tensor(better, a), b, a) for a, b in zip(x, tried, strict=True)]
+            weighted = torch.where(per_tensor(better, weighted), new_weighted, weighted)
             error, total = torch.where(better, new_error, error), torch.where(better, new_total, total)
             history.append(error)
             if bool((gain < TOLERANCE).all()) and bool(better.any()):
@@ -184,7 +185,7 @@ class OutputFit:
             if bool(is_near.all()):
                 break
             squared = torch.where(is_near, squared, ROOM * squared * (most - error) / (reached - error))
-        return [torch.where(_shaped(is_near, old), new, old) for new, old in zip(found, factors, strict=True)]
+        return [torch.where(per_tensor(is_near, old), new, old) for new, old in zip(found, factors, strict=True)]
 
     def _scale(self, factors: Sequence[Tensor]) -> Tensor:
         """(batch,): the mean of the diagonal of J'J."""
@@ -240,7 +241,7 @@ def _block(network: Network, factors: Sequence[Tensor], number: int, ridge: Tens
     sizes = [math.prod(network.sizes[i] for i in group) for group in (shared, own, ranks)]
     if sizes[2] > GRAM_LIMIT:
         mean = Form(number, frozenset(ranks), 1.0).value(network, factors) / (sizes[0] * sizes[2])
-        return lambda x: x / _shaped(mean + ridge, x)
+        return lambda x: x / per_tensor(mean + ridge, x)
     gram = Form(number).matrix(network, factors, number).double()
     eye = torch.eye(sizes[2], dtype=gram.dtype, device=gram.device).expand_as(gram)
     inverse = solve_gram(gram, eye, ridge.double()).to(ridge.dtype)
@@ -252,12 +253,8 @@ def _block(network: Network, factors: Sequence[Tensor], number: int, ridge: Tens
     return apply
 
 
-def _shaped(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.dim() - 1))
-
-
 def _by(values: Tensor, tensor: Tensor) -> Tensor:
-    return _shaped(values, tensor) * tensor
+    return per_tensor(values, tensor) * tensor
 
 
 def _dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:

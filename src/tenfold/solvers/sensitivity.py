@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import per_tensor
 from tenfold.solvers.contractions import split_indices, twin
 from tenfold.solvers.quadratic import Form, inner, sensitivity_forms
 
@@ -176,7 +177,7 @@ def largest_eigenvalue(
     vector = [torch.randn(factor.shape, generator=generator, dtype=torch.float64).to(factor) for factor in point]
     value = _norm(vector)
     for _ in range(iterations):
-        vector = [part / value.clamp_min(1e-290).reshape(-1, *[1] * (part.dim() - 1)) for part in vector]
+        vector = [part / per_tensor(value.clamp_min(1e-290), part) for part in vector]
         vector = list(gauss_newton_product(network, point, vector))
         last, value = value, _norm(vector)
         if bool(((value - last).abs() <= 0.1 * tolerance * value).all()):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tenfold.contract import dense, plan_dense
 from tenfold.network import Network
+from tenfold.solvers.axes import per_tensor
 
 INTENSITY_LIMIT = 10.0  # sum of squared terms / squared norm; healthy fits stay below 3, degenerate ones far above 10
 
@@ -116,7 +117,7 @@ def equalise(factors: list[Tensor]) -> list[Tensor]:
     is_zero = (sizes == 0).any(0)
     safe = torch.where(is_zero, torch.ones_like(sizes), sizes)
     common = safe.log().mean(0).exp()
-    return [factor * (common / size).reshape(-1, *[1] * (factor.dim() - 1)) for factor, size in zip(factors, safe, strict=True)]
+    return [factor * per_tensor(common / size, factor) for factor, size in zip(factors, safe, strict=True)]
 
 
 def check_target(target: Tensor, network: Network) -> None:

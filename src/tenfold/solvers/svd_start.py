@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import ordered, per_tensor, shaped
 from tenfold.solvers.solution import equalise
 from tenfold.solvers.tt_svd import svd_of
 
@@ -41,16 +42,13 @@ def svd_start(target: Tensor, network: Network, *, seed: int = 0) -> list[Tensor
         indices = network.factors[number]
         rows, new = [i for i in indices if i in names], [i for i in indices if i not in names]
         columns = [i for i in names if i not in rows]
-        matrix = rest.permute(0, *(names.index(i) + 1 for i in (*rows, *columns)))
-        matrix = matrix.reshape(len(rest), math.prod(network.sizes[i] for i in rows), -1)
+        matrix = ordered(rest, names, (*rows, *columns)).reshape(len(rest), math.prod(network.sizes[i] for i in rows), -1)
         u, s, v = svd_of(matrix, math.prod(network.sizes[i] for i in new))
         root = s.sqrt()
-        have = [*rows, *new]
-        shaped = (u * root[:, None]).reshape(-1, *(network.sizes[i] for i in have))
-        factors[number] = shaped.permute(0, *(have.index(i) + 1 for i in indices))
+        factors[number] = shaped(u * root[:, None], network, (*rows, *new), indices)
         names = [*new, *columns]
         rest = (root[..., None] * v).reshape(-1, *(network.sizes[i] for i in names))
-    factors[last] = rest.permute(0, *(names.index(i) + 1 for i in network.factors[last]))
+    factors[last] = ordered(rest, names, network.factors[last])
     generator = torch.Generator().manual_seed(seed)
     return equalise([_dusted(factor, generator) for factor in factors])
 
@@ -61,6 +59,6 @@ def _order(network: Network) -> list[int]:
 
 
 def _dusted(factor: Tensor, generator: torch.Generator) -> Tensor:
-    size = factor.flatten(1).square().mean(1).sqrt().reshape(-1, *[1] * (factor.dim() - 1))
+    size = per_tensor(factor.flatten(1).square().mean(1).sqrt(), factor)
     noise = torch.randn(factor.shape[1:], generator=generator, dtype=torch.float64).to(factor.device)
     return (factor + DUST * size * noise).contiguous()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import ordered
 from tenfold.solvers.cp_als import cp_errors
 from tenfold.solvers.hosvd import hosvd
 from tenfold.solvers.sensitivity import rebalance
@@ -79,9 +80,8 @@ class _Split:
 
     def flat(self, target: Tensor) -> Tensor:
         """(batch, out, kernel, in)."""
-        order = [self.modes.index(mode) + 1 for mode in (self.o, *self.kernel, self.i)]
         shape = (self.sizes[self.o], math.prod(self.sizes[mode] for mode in self.kernel), self.sizes[self.i])
-        return target.permute(0, *order).reshape(-1, *shape)
+        return ordered(target, self.modes, (self.o, *self.kernel, self.i)).reshape(-1, *shape)
 
     def bases(self, flat: Tensor, network: Network) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Orthonormal bases (batch, out, a) and (batch, in, b), and the core (batch, a, kernel, b)."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import ordered, shaped
 from tenfold.solvers.solution import Solution, check_target, equalise, finish
 
 
@@ -24,9 +25,8 @@ def tt_svd(target: Tensor, network: Network) -> Solution:
     check_target(target, network)
     target = target.double()
     own, bonds = _chain(network)
-    order = [network.modes.index(mode) for modes in own for mode in modes]
     batch = target.shape[0]
-    rest = target.permute(0, *(axis + 1 for axis in order)).reshape(batch, 1, -1)
+    rest = ordered(target, network.modes, [mode for modes in own for mode in modes]).reshape(batch, 1, -1)
     cores: list[Tensor] = []
     values: list[Tensor] = []
     for modes, bond in zip(own[:-1], bonds, strict=True):
@@ -43,9 +43,7 @@ def tt_svd(target: Tensor, network: Network) -> Solution:
     factors = []
     for number, indices in enumerate(network.factors):
         left, right = bonds[number - 1 : number] if number else [], bonds[number : number + 1]
-        have = (*left, *own[number], *right)
-        core = cores[number].reshape(batch, *(network.sizes[i] for i in have))
-        factors.append(core.permute(0, *(have.index(i) + 1 for i in indices)).contiguous())
+        factors.append(shaped(cores[number], network, (*left, *own[number], *right), indices))
     return finish("tt_svd", target, network, equalise(factors))
 
 
@@ -60,9 +58,8 @@ def chain_errors(target: Tensor, networks: Sequence[Network]) -> Tensor:
     own, bonds = _chain(network)
     if len(bonds) != 1:
         return torch.stack([tt_svd(target, one).errors for one in networks])
-    order = [network.modes.index(mode) for modes in own for mode in modes]
     rows = math.prod(network.sizes[mode] for mode in own[0])
-    matrix = target.double().permute(0, *(axis + 1 for axis in order)).reshape(target.shape[0], rows, -1)
+    matrix = ordered(target.double(), network.modes, [mode for modes in own for mode in modes]).reshape(len(target), rows, -1)
     tails = torch.linalg.svdvals(matrix).square().flip(-1).cumsum(-1).flip(-1)
     shares = tails / tails[:, :1].clamp_min(1e-300)
     ranks = [one.sizes[bonds[0]] for one in networks]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
+from tenfold.solvers.axes import ordered
 from tenfold.solvers.hosvd import hosvd
 from tenfold.solvers.solution import Solution, check_target
 
@@ -66,9 +67,9 @@ def as_kernel(target: Tensor, network: Network) -> tuple[tuple[str, str], Tensor
         )
     groups = [[i for i in network.factors[leg[0]] if i in network.modes] for leg in legs]
     groups.append([i for i in network.factors[core] if i in network.modes])
-    order = [network.modes.index(i) + 1 for group in groups for i in group]
+    moved = ordered(target.double(), network.modes, [i for group in groups for i in group])
     sizes = [math.prod(network.sizes[i] for i in group) for group in groups]
-    return (names[0], names[1]), target.double().permute(0, *order).reshape(sizes)
+    return (names[0], names[1]), moved.reshape(sizes)
 
 
 @dataclass
