@@ -121,19 +121,19 @@ class Apply(Setting):
         plan = self.group_plan(group, axes)
         before, size = self.size(order), self.size(way.after)
         return Step(
-            way.kind,
-            plan,
-            self._shape([(name,) for name in order]),
-            tuple(order.index(name) for name in way.order) if way.is_copied else None,
-            shape,
-            way.axes,
-            way.out,
-            1,
-            1,
-            0 if way.kind == "scale" else 2 * passing * shared * summed * new,
-            size // self.batch,
-            VALUE_BYTES * (before * (3 if way.is_copied else 1) + size + plan.numel),
-            self.label(group, way.after),
+            kind=way.kind,
+            group=plan,
+            view=self._shape([(name,) for name in order]),
+            perm=tuple(order.index(name) for name in way.order) if way.is_copied else None,
+            shape=shape,
+            axes=way.axes,
+            out=way.out,
+            n_shared=1,
+            n_passing=1,
+            flops=0 if way.kind == "scale" else 2 * passing * shared * summed * new,
+            size=size // self.batch,
+            moved_bytes=VALUE_BYTES * (before * (3 if way.is_copied else 1) + size + plan.numel),
+            label=self.label(group, way.after),
         )
 
     def finish(self, steps: tuple[Step, ...], order: tuple[str, ...], seconds: float) -> ContractionPlan:

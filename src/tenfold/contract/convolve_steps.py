@@ -117,19 +117,19 @@ class Convolve(Setting):
         after = (*(name for name in wanted if name not in summed_names), *way)
         before_size, size = self.moves.size(self.moves.state(done)) * places.n_in, passing * shared * new * places.n_out
         return Step(
-            "convolve" if is_spatial else "linear",
-            plan,
-            tuple(self.network.sizes[name] for name in order),
-            None if wanted == order else tuple(order.index(name) for name in wanted),
-            (),
-            "",
-            "",
-            shared,
-            passing,
-            2 * passing * shared * summed * new * places.taps * places.computed,
-            size,
-            VALUE_BYTES * (self.batch * (before_size * (1 if wanted == order else 3) + size) + plan.numel),
-            self.label(group, after),
+            kind="convolve" if is_spatial else "linear",
+            group=plan,
+            view=tuple(self.network.sizes[name] for name in order),
+            perm=None if wanted == order else tuple(order.index(name) for name in wanted),
+            shape=(),
+            axes="",
+            out="",
+            n_shared=shared,
+            n_passing=passing,
+            flops=2 * passing * shared * summed * new * places.taps * places.computed,
+            size=size,
+            moved_bytes=VALUE_BYTES * (self.batch * (before_size * (1 if wanted == order else 3) + size) + plan.numel),
+            label=self.label(group, after),
         )
 
     def finish(self, steps: tuple[Step, ...], order: tuple[str, ...], seconds: float) -> ContractionPlan:

@@ -85,7 +85,7 @@ ADD_ABOVE = 1 << 17  # values of a state from which on the parts of a split sum 
 StepKind = Literal["linear", "left", "batched", "split", "scale", "convolve"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """The input, or what has become of it (the state), times one group.
 
@@ -116,7 +116,7 @@ class Step:
     label: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ContractionPlan:
     """What will be done, in order, with its cost; `print(plan)` shows it as a table.
 

@@ -126,10 +126,13 @@ class Bisection:
         assert self.dense is not None and self.dense.accuracy is not None
         if known is None:
             found = evaluate(small, self.validation, reference=self.model, progress=show)
+            accuracy, flops = found.accuracy or 0.0, None
+            if plan.flops_before and plan.flops_after is not None:
+                flops = plan.flops_after / plan.flops_before
             known = Trial(
-                place / self.steps, plan.params_after / max(1, plan.params_before),
-                plan.flops_after / plan.flops_before if plan.flops_before and plan.flops_after is not None else None,
-                found.accuracy or 0.0, None, self._lost(found.accuracy or 0.0), found.agreement, False, 0.0, _uses(plan),
+                limit=place / self.steps, params=plan.params_after / max(1, plan.params_before), flops=flops,
+                one_shot=accuracy, tuned=None, drop=self._lost(accuracy), agreement=found.agreement,
+                is_inside=False, seconds=0.0, plan=_uses(plan),
             )  # fmt: skip
         history = None
         if is_tuned and self.tune is not None:

@@ -20,7 +20,7 @@ FILE = "search.json"
 BEST = "best.safetensors"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """One plan that was carried out.
 

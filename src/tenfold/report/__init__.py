@@ -83,15 +83,17 @@ def report(
     if data is not None:
         dense, compressed = evaluate(model, data, progress=progress), evaluate(small, data, reference=model, progress=progress)
     made = Report(
-        type(model).__name__, *sizes,
-        *((costs.flops_before, costs.flops_after, costs.batch) if costs else (None, None, None)),
-        _planned_flops(plan),
-        costs.races if costs else (),
-        dense, compressed, before,
-        rows, *other, spectra,
-        *((plan.to_text(), plan.metric) if plan else (None, None)),
-        None if history is None else Curve.of(history),
-        environment(model, device), seed, command,
+        model=type(model).__name__,
+        size_before=sizes[0], size_after=sizes[1],
+        flops_before=costs.flops_before if costs else None, flops_after=costs.flops_after if costs else None,
+        flops_batch=costs.batch if costs else None,
+        flops_planned=_planned_flops(plan),
+        races=costs.races if costs else (),
+        dense=dense, small=compressed, uncorrected=before,
+        layers=rows, other_before=other[0], other_after=other[1], spectra=spectra,
+        plan=plan.to_text() if plan else None, metric=plan.metric if plan else None,
+        history=None if history is None else Curve.of(history),
+        environment=environment(model, device), seed=seed, command=command,
     )  # fmt: skip
     write_text(folder / "report.json", made.to_json())
     write_text(folder / "report.html", page(made))

@@ -40,7 +40,7 @@ class Curve:
         return cls(n_epochs, n_steps, tuple(ends), means, history.accuracies, history.validation_losses, history.seconds)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What compression did to a model. None where a number was not measured; `notes` say so in words.
 
