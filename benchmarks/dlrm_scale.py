@@ -35,7 +35,7 @@ from torch import nn
 import tenfold
 from tenfold.data.criteo import KAGGLE_ROWS
 from tenfold.data.ctr_synthetic import PlantedClicks, SyntheticClicks
-from tenfold.recipes.clicks.model import DLRM, KAGGLE_MODES, Table, kaggle_tables, with_tables
+from tenfold.recipes.clicks.model import DLRM, KAGGLE_MODES, TableSpec, kaggle_tables, with_tables
 from tenfold.recipes.clicks.sizes import dlrm_sizes
 from tenfold.recipes.clicks.training import ClickTraining, predict_scores, train_clicks
 
@@ -185,9 +185,9 @@ def _controls(
     test_rows = (n_train + 2 * 8192, n_train + 12 * 8192)
     test = SyntheticClicks(planted, 4096, test_rows)
     bayes = planted.bayes_log_loss(test_rows)
-    plain = [Table(size) for size in planted.sizes]
+    plain = [TableSpec(size) for size in planted.sizes]
     tensorised = [
-        Table(size, tenfold.TTM(rank=rank), planted.modes.get(number), out_modes) if number in planted.modes else Table(size)
+        TableSpec(size, tenfold.TTM(rank=rank), planted.modes.get(number), out_modes) if number in planted.modes else TableSpec(size)
         for number, size in enumerate(planted.sizes)
     ]
     found_values = [0]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tenfold import bayes
-from tenfold.bayes.shrink import Candidate
+from tenfold.bayes.shrink import RankedWeight
 from tenfold.format import Format
 from tenfold.formats import BT, CP, HT, KCP, TR, TT, TTM, Tucker
 from tenfold.nn import Linear
@@ -81,7 +81,7 @@ def _is_full(layer: Linear) -> bool:
     """Whether the weight has no close neighbour of smaller ranks: noise would hide the difference."""
     weight = layer.factorized
     factors = [factor.detach().double() for factor in weight.factors]
-    return bayes.Rounding(0.1).reduce(Candidate("teacher", weight.network, weight.fold, factors)).sizes == weight.network.ranks
+    return bayes.Rounding(0.1).reduce(RankedWeight("teacher", weight.network, weight.fold, factors)).sizes == weight.network.ranks
 
 
 def train(

@@ -9,7 +9,7 @@ import torch
 
 import tenfold
 from tenfold.data.ctr_synthetic import PlantedClicks, SyntheticClicks
-from tenfold.recipes.clicks.model import DLRM, Table
+from tenfold.recipes.clicks.model import DLRM, TableSpec
 from tenfold.recipes.clicks.training import ClickRun, ClickTraining, train_clicks
 
 MODES = (5, 6, 7)
@@ -18,7 +18,7 @@ PLANTED = PlantedClicks((210, 210, 5), {0: MODES, 1: MODES}, effect=1.5)
 
 def run(path: Path | None, kill_at: int | None = None) -> tuple[DLRM, ClickRun]:
     torch.manual_seed(0)
-    tables = (Table(210, tenfold.TTM(rank=4), MODES, (2, 2, 2)), Table(210), Table(5))
+    tables = (TableSpec(210, tenfold.TTM(rank=4), MODES, (2, 2, 2)), TableSpec(210), TableSpec(5))
     net = DLRM(tables, 13, dim=8, bottom=(16,), top=(16,))
 
     def watch(_: str, done: int, total: int) -> None:

@@ -9,7 +9,7 @@ from tenfold.bayes.components import slice_gram
 from tenfold.bayes.moments import relative_spread
 from tenfold.bayes.refit import refit, relative_change, squared_norm
 from tenfold.bayes.rounding import round_tree, spectra
-from tenfold.bayes.shrink import Candidate, Rounding, Selection
+from tenfold.bayes.shrink import RankedWeight, Rounding, Selection
 from tenfold.bayes.weighting import IdFrequencies, mode_roots
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
@@ -51,7 +51,7 @@ def hidden(small: Format, large: Format, fold: Fold, noise: float = 0.0) -> tupl
 @pytest.mark.parametrize(("kind", "fold", "rank", "large"), [*TREES, *OTHERS, *GROUPS])
 def test_hidden_ranks_are_found_in_any_basis(kind: type[Format], fold: Fold, rank: int, large: int) -> None:
     small, network, factors = hidden(kind(rank=rank), kind(rank=large), fold, noise=1e-6)
-    made = Rounding(0.01).reduce(Candidate("w", network, fold, factors))
+    made = Rounding(0.01).reduce(RankedWeight("w", network, fold, factors))
     assert dict(made.sizes) == small.ranks
     assert made.error < 1e-3
     assert_close(dense(network.resized(made.sizes), list(made.factors)), dense(network, factors), rtol=0, atol=1e-3)
@@ -59,7 +59,7 @@ def test_hidden_ranks_are_found_in_any_basis(kind: type[Format], fold: Fold, ran
 
 def test_blocks_and_their_ranks_are_found() -> None:
     small, network, factors = hidden(BT(rank=2, blocks=2), BT(rank=3, blocks=3), PAIRS)
-    assert dict(Rounding(0.01).reduce(Candidate("w", network, PAIRS, factors)).sizes) == small.ranks
+    assert dict(Rounding(0.01).reduce(RankedWeight("w", network, PAIRS, factors)).sizes) == small.ranks
 
 
 def test_trees() -> None:
@@ -74,7 +74,7 @@ def test_error_of_a_tree_is_within_its_bound(kind: type[Format], fold: Fold, ran
     network = kind(rank=large).network(fold)
     factors = [torch.randn(shape, dtype=torch.float64) for shape in network.shapes]
     sizes, _, bound = round_tree(network, factors, tolerance)
-    made = Rounding(tolerance).reduce(Candidate("w", network, fold, factors))
+    made = Rounding(tolerance).reduce(RankedWeight("w", network, fold, factors))
     assert dict(made.sizes) == sizes
     before, after = dense(network, factors), dense(network.resized(sizes), list(made.factors))
     error = float((before - after).norm() / before.norm())
@@ -94,7 +94,7 @@ def test_spectra_are_those_of_the_unfoldings() -> None:
 @pytest.mark.parametrize(("kind", "fold", "rank", "large"), [*TREES, *GROUPS[:3]])
 def test_maps_carry_gradients_by_the_chain_rule(kind: type[Format], fold: Fold, rank: int, large: int) -> None:
     _, network, factors = hidden(kind(rank=rank), kind(rank=large), fold)
-    made = Rounding(1e-6).reduce(Candidate("w", network, fold, factors))
+    made = Rounding(1e-6).reduce(RankedWeight("w", network, fold, factors))
     direction = torch.randn(network.shape, dtype=torch.float64)
 
     def gradients(net: Network, values: list[Tensor]) -> list[Tensor]:
@@ -118,23 +118,23 @@ def test_collinear_components_are_merged() -> None:
         factor.select(axis, 1).copy_(near)
     gram = slice_gram(network, factors, "r")
     assert float(gram[0, 1] / (gram[0, 0] * gram[1, 1]).sqrt()) > 0.99
-    made = Rounding(0.02).reduce(Candidate("w", network, PAIRS, factors))
+    made = Rounding(0.02).reduce(RankedWeight("w", network, PAIRS, factors))
     assert made.sizes["r"] == 2 and made.error < 0.01
 
 
 def test_terms_of_a_sum_are_reduced_each() -> None:
     kind = KT(rank=(1, 2), groups=((2, 1), (1, 2)))
     small, network, factors = hidden(kind, KT(rank=(4, 4), groups=((2, 1), (1, 2))), TRIPLES)
-    made = Rounding(0.01).reduce(Candidate("w", network, TRIPLES, factors))
+    made = Rounding(0.01).reduce(RankedWeight("w", network, TRIPLES, factors))
     assert dict(made.sizes) == small.ranks and made.error < 1e-3
     factors[2:] = [torch.zeros_like(one) for one in factors[2:]]
-    made = Rounding(0.01).reduce(Candidate("w", network, TRIPLES, factors))
+    made = Rounding(0.01).reduce(RankedWeight("w", network, TRIPLES, factors))
     assert list(made.sizes.values()) == [1, 1] and not made.is_removed and made.error < 1e-3
 
 
 def test_factors_that_nothing_joins() -> None:
     small, network, factors = hidden(LoKr(rank=2), LoKr(rank=4), PAIRS)
-    assert dict(Rounding(0.01).reduce(Candidate("w", network, PAIRS, factors)).sizes) == small.ranks
+    assert dict(Rounding(0.01).reduce(RankedWeight("w", network, PAIRS, factors)).sizes) == small.ranks
 
 
 @pytest.mark.parametrize("kind", [SVD, TT])
@@ -145,7 +145,7 @@ def test_inputs_weigh_errors(kind: type[Format]) -> None:
     solved = kind(rank=8).solve(PAIRS.fold(matrix)[None], network)
     factors = [one[0] for one in solved.factors]
     moment = torch.cat([torch.ones(18), torch.zeros(18)]).double()
-    candidate = Candidate("w", network, PAIRS, factors)
+    candidate = RankedWeight("w", network, PAIRS, factors)
     plain, weighted = Rounding(0.05).reduce(candidate), Rounding(0.05, moments={"w": moment}).reduce(candidate)
     after = network.resized(weighted.sizes)
     assert after.numel < network.resized(plain.sizes).numel
@@ -161,7 +161,7 @@ def test_inputs_weigh_components() -> None:
     assert network.factors[number] == ("r", "i1") and axis == 0
     factors[number][2:, :3] = 0
     moment = torch.cat([torch.ones(18), torch.zeros(18)]).double()
-    made = Rounding(0.05, moments={"w": moment}).reduce(Candidate("w", network, PAIRS, factors))
+    made = Rounding(0.05, moments={"w": moment}).reduce(RankedWeight("w", network, PAIRS, factors))
     assert made.sizes["r"] == 2
     change = PAIRS.unfold(dense(network.resized(made.sizes), list(made.factors)) - dense(network, factors))[:, :18]
     assert float(change.norm() / PAIRS.unfold(dense(network, factors))[:, :18].norm()) < 0.05
@@ -179,13 +179,13 @@ def test_mode_roots_are_those_of_a_kronecker_product() -> None:
 def test_nothing_is_left_of_a_zero_weight_or_of_one_below_its_spread() -> None:
     network = TT(rank=2).network(PAIRS)
     zeros = [torch.zeros(shape, dtype=torch.float64) for shape in network.shapes]
-    assert Rounding().reduce(Candidate("w", network, PAIRS, zeros)).is_removed
+    assert Rounding().reduce(RankedWeight("w", network, PAIRS, zeros)).is_removed
     factors = [torch.randn(shape, dtype=torch.float64) for shape in network.shapes]
     wide = [torch.full_like(one, 0.3) for one in factors]
     assert relative_spread(network, factors, wide) > 0.5
-    made = Rounding().reduce(Candidate("w", network, PAIRS, factors, variances=wide))
+    made = Rounding().reduce(RankedWeight("w", network, PAIRS, factors, variances=wide))
     assert made.is_removed and set(made.sizes.values()) == {1} and not any(one.any() for one in made.factors)
-    assert not Rounding(n_spreads=0).reduce(Candidate("w", network, PAIRS, factors, variances=wide)).is_removed
+    assert not Rounding(n_spreads=0).reduce(RankedWeight("w", network, PAIRS, factors, variances=wide)).is_removed
 
 
 def test_what_is_not_known_where_inputs_never_are_does_not_count() -> None:
@@ -198,7 +198,7 @@ def test_what_is_not_known_where_inputs_never_are_does_not_count() -> None:
             one.movedim(indices.index("i1"), 0)[3:] = 4.0
     moment = torch.ones(6, 6)
     moment[3:] = 0
-    candidate = Candidate("w", network, PAIRS, factors, variances=wide)
+    candidate = RankedWeight("w", network, PAIRS, factors, variances=wide)
     assert Rounding().reduce(candidate).is_removed
     assert Rounding(moments={"w": moment.flatten()}).reduce(candidate).sizes == {"r1": 2}
     counted = IdFrequencies({"w": PAIRS})
@@ -228,12 +228,12 @@ def test_selection_keeps_what_is_marked() -> None:
     network = TT(rank=2).network(PAIRS)
     factors = [torch.randn(shape, dtype=torch.float64) for shape in network.shapes]
     marks = {rank: torch.tensor([False, True]) for rank in network.ranks}
-    made = Selection().reduce(Candidate("w", network, PAIRS, factors, marks))
+    made = Selection().reduce(RankedWeight("w", network, PAIRS, factors, marks))
     assert_close(made.factors[1], factors[1][1:, :, 1:])
     change = dense(network, factors) - dense(network.resized(made.sizes), list(made.factors))
     assert made.error == pytest.approx(float(change.norm() / dense(network, factors).norm()), rel=1e-6)
     marks["r2"] = torch.tensor([False, False])
-    assert Selection().reduce(Candidate("w", network, PAIRS, factors, marks)).is_removed
+    assert Selection().reduce(RankedWeight("w", network, PAIRS, factors, marks)).is_removed
 
 
 def test_refit_never_builds_the_dense_tensor_and_is_exact_where_it_can_be() -> None:

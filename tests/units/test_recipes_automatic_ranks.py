@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from tenfold.bayes.found import factorized_weights
+from tenfold.bayes.factorized_weights import factorized_weights
 from tenfold.formats import CP, TTM
 from tenfold.nn import Linear
 from tenfold.recipes.automatic_ranks import LAST, Training, adam, cosine, fix_ranks, search_rate, train_automatic, train_null, train_plain

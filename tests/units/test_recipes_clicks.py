@@ -18,15 +18,15 @@ import tenfold
 import tenfold.recipes
 from tenfold.data.ctr_synthetic import PlantedClicks, SyntheticClicks, write_clicks
 from tenfold.recipes.clicks.metrics import auc, click_scores
-from tenfold.recipes.clicks.model import DLRM, KAGGLE_MODES, Table, kaggle_tables, largest, with_tables
+from tenfold.recipes.clicks.model import DLRM, KAGGLE_MODES, TableSpec, kaggle_tables, largest, with_tables
 from tenfold.recipes.clicks.sizes import dlrm_sizes
 from tenfold.recipes.clicks.training import ClickTraining, predict_scores, train_clicks
 
 DATA = Path(os.environ.get("TENFOLD_DATA", Path(__file__).parents[3] / "shared" / "data"))
-TTM = Table(210, tenfold.TTM(rank=4), MODES, (2, 2, 2))
+TTM = TableSpec(210, tenfold.TTM(rank=4), MODES, (2, 2, 2))
 
 
-def model(*tables: Table, **options: Any) -> DLRM:
+def model(*tables: TableSpec, **options: Any) -> DLRM:
     torch.manual_seed(0)
     return DLRM(tables, options.pop("n_numbers", 13), dim=8, bottom=(16,), top=(16,), **options)
 
@@ -69,7 +69,7 @@ def test_scores_refuse_what_they_cannot_judge() -> None:
 
 
 def test_logits_are_those_of_the_formula() -> None:
-    net = model(Table(9), TTM, Table(4)).double()
+    net = model(TableSpec(9), TTM, TableSpec(4)).double()
     numbers, ids = torch.rand(6, 13).double(), torch.stack([torch.randint(0, n, (6,)) for n in (9, 210, 4)], 1)
     rows = [net.tables[str(k)].weight for k in range(3)]  # type: ignore[union-attr]
     for n in range(6):
@@ -80,7 +80,7 @@ def test_logits_are_those_of_the_formula() -> None:
 
 
 def test_tables_are_dense_factorised_hashed_or_left_out() -> None:
-    net = model(Table(9), TTM, Table(1000, hashed=11), Table(50, is_removed=True))
+    net = model(TableSpec(9), TTM, TableSpec(1000, hashed=11), TableSpec(50, is_removed=True))
     assert net.kept == [0, 1, 2]
     assert [type(one).__name__ for one in net.tables.values()] == ["Embedding", "Embedding", "HashedEmbedding"]
     assert list(net.factorized()) == [1]
@@ -93,13 +93,13 @@ def test_tables_are_dense_factorised_hashed_or_left_out() -> None:
     counts = torch.unique((hashed[:, None] == net.tables["2"].table.weight).all(-1).nonzero()[:, 1], return_counts=True)[1]  # type: ignore[union-attr]
     assert len(counts) == 11 and counts.max() < 160, "91 on average"
     with pytest.raises(ValueError, match=r"DLRM got 1 tables, of which none is kept, and no numbers; it needs one of them at least"):
-        model(Table(5, is_removed=True), n_numbers=0)
-    assert model(Table(5), Table(6), n_numbers=0)(torch.zeros(3, 0), torch.zeros(3, 2, dtype=torch.int64)).shape == (3,)
+        model(TableSpec(5, is_removed=True), n_numbers=0)
+    assert model(TableSpec(5), TableSpec(6), n_numbers=0)(torch.zeros(3, 0), torch.zeros(3, 2, dtype=torch.int64)).shape == (3,)
 
 
 @pytest.mark.parametrize("format", [tenfold.CP(rank=4), tenfold.TT(rank=3), tenfold.Tucker(rank=2), tenfold.TTM(rank=2)], ids=str)
 def test_every_published_format_looks_up_rows(format: Any) -> None:
-    net = model(Table(205, format, MODES, (2, 2, 2) if isinstance(format, tenfold.TTM) else (8,)), Table(4))
+    net = model(TableSpec(205, format, MODES, (2, 2, 2) if isinstance(format, tenfold.TTM) else (8,)), TableSpec(4))
     ids = torch.stack([torch.randint(0, n, (9,)) for n in (205, 4)], 1)
     table = net.factorized()[0].dense()
     torch.testing.assert_close(net.tables["0"](ids[:, 0]), table[ids[:, 0]], rtol=1e-4, atol=1e-6)
@@ -121,8 +121,8 @@ def test_the_published_weights_are_counted() -> None:
 
 
 def test_sizes_are_told_three_ways() -> None:
-    dense = [Table(210, None, MODES), Table(9)]
-    net = model(TTM, Table(9))
+    dense = [TableSpec(210, None, MODES), TableSpec(9)]
+    net = model(TTM, TableSpec(9))
     sizes = dlrm_sizes(net, dense, (0,), 12 * 500)
     n_table = net.factorized()[0].network.numel
     rest = sum(p.numel() for p in net.parameters()) - n_table
@@ -132,8 +132,8 @@ def test_sizes_are_told_three_ways() -> None:
         for one in net.factorized()[0].parameters():
             one.zero_()
     assert dlrm_sizes(net, dense, (0,)).table_values == 0, "a removed table stores nothing"
-    assert dlrm_sizes(model(TTM, Table(9)), dense, (0,)).model_values == rest + n_table
-    assert dlrm_sizes(model(*with_tables([TTM, Table(9)], (0,), is_removed=True)), dense, (0,)).ratios[0] == 0
+    assert dlrm_sizes(model(TTM, TableSpec(9)), dense, (0,)).model_values == rest + n_table
+    assert dlrm_sizes(model(*with_tables([TTM, TableSpec(9)], (0,), is_removed=True)), dense, (0,)).ratios[0] == 0
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -144,12 +144,12 @@ def stream(n: int = 6400) -> SyntheticClicks:
 
 
 def test_a_network_learns_and_ranks_are_found() -> None:
-    net = model(TTM, TTM, Table(5))
+    net = model(TTM, TTM, TableSpec(5))
     n = 256 * 150
     run = train_clicks(net, SyntheticClicks(PLANTED, 256, (0, n)), ClickTraining(256, lr=5e-3, factor_lr=2e-2), n, has_prior=True)
     test = SyntheticClicks(PLANTED, 4096, (n + 8192, n + 3 * 8192))
     found = predict_scores(net, test)
-    removed = model(Table(210, is_removed=True), Table(210, is_removed=True), Table(5))
+    removed = model(TableSpec(210, is_removed=True), TableSpec(210, is_removed=True), TableSpec(5))
     train_clicks(removed, SyntheticClicks(PLANTED, 256, (0, n)), ClickTraining(256, lr=5e-3), n)
     control = predict_scores(removed, test)
     bayes = PLANTED.bayes_log_loss((n + 8192, n + 3 * 8192))
@@ -162,7 +162,7 @@ def test_a_network_learns_and_ranks_are_found() -> None:
 
 @pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
 def test_the_prior_without_data_removes_the_tables_and_trains_nothing_else() -> None:
-    net = model(TTM, TTM, Table(5))
+    net = model(TTM, TTM, TableSpec(5))
     before = [one.clone() for one in net.top.parameters()]
     training = ClickTraining(64, factor_lr=5e-2)
     run = train_clicks(net, stream(), training, 6400, has_prior=True, is_null=True)
@@ -204,22 +204,28 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(Stopped):
         train_clicks(
-            model(Table(210), Table(210), Table(5)), stream(), ClickTraining(64), 6400, checkpoint=path, save_every=1, progress=watch
+            model(TableSpec(210), TableSpec(210), TableSpec(5)),
+            stream(),
+            ClickTraining(64),
+            6400,
+            checkpoint=path,
+            save_every=1,
+            progress=watch,
         )
     with pytest.raises(
         ValueError, match=r"run\.ckpt is of a run with lr = 0\.001, but this one has 0\.1; to go on all settings must be the same"
     ):
-        train_clicks(model(Table(210), Table(210), Table(5)), stream(), ClickTraining(64, lr=0.1), 6400, checkpoint=path)
+        train_clicks(model(TableSpec(210), TableSpec(210), TableSpec(5)), stream(), ClickTraining(64, lr=0.1), 6400, checkpoint=path)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"the checkpoint .*run\.ckpt cannot be read \(.*\); a whole file is needed: delete it"):
-        train_clicks(model(Table(210), Table(210), Table(5)), stream(), ClickTraining(64), 6400, checkpoint=path)
+        train_clicks(model(TableSpec(210), TableSpec(210), TableSpec(5)), stream(), ClickTraining(64), 6400, checkpoint=path)
     torch.save({"version": "other"}, path)
     with pytest.raises(ValueError, match=r"run\.ckpt is not a tenfold run checkpoint 1; a file that such a run has written is needed"):
-        train_clicks(model(Table(210), Table(210), Table(5)), stream(), ClickTraining(64), 6400, checkpoint=path)
+        train_clicks(model(TableSpec(210), TableSpec(210), TableSpec(5)), stream(), ClickTraining(64), 6400, checkpoint=path)
 
 
 def test_a_loss_that_is_not_finite_stops_a_run() -> None:
-    net = model(Table(210), Table(210), Table(5))
+    net = model(TableSpec(210), TableSpec(210), TableSpec(5))
     with torch.no_grad():
         net.top[-1].bias.fill_(math.nan)  # type: ignore[union-attr]
     with pytest.raises(ValueError, match=r"the loss is nan at step 1; a finite one is needed: lower the learning rate"):

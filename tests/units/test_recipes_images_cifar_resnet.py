@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tenfold.bayes.found import factorized_weights
+from tenfold.bayes.factorized_weights import factorized_weights
 from tenfold.format import Format
 from tenfold.formats import CP, Tucker
 from tenfold.nn import Conv2d

@@ -12,7 +12,7 @@ from tenfold.bayes.guards import check_loss, check_rate, warn_removed
 from tenfold.bayes.reduction import Reduction, removal
 from tenfold.bayes.report import Decision, LayerDecision, RankReport
 from tenfold.bayes.run import Run, Spectra, agree
-from tenfold.bayes.shrink import Candidate, Rounding, Rule
+from tenfold.bayes.shrink import RankedWeight, Rounding, Rule
 from tenfold.bayes.surgery import apply
 
 
@@ -106,7 +106,7 @@ class RankMethod(abc.ABC):
                 if name in collapsed:
                     reductions[name] = removal(weight.network, factors)
                 else:
-                    candidate = Candidate(name, weight.network, weight.fold, factors, self.marks(name), self._spread(name) or ())
+                    candidate = RankedWeight(name, weight.network, weight.fold, factors, self.marks(name), self._spread(name) or ())
                     reductions[name] = rule.reduce(candidate)
         return reductions
 

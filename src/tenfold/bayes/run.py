@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tenfold.bayes.found import factorized_weights
+from tenfold.bayes.factorized_weights import factorized_weights
 from tenfold.bayes.guards import COLLAPSED, check_finite, rates, root_mean_square, warn_collapsed
 from tenfold.bayes.report import LayerReport
 from tenfold.bayes.surgery import resize

@@ -21,7 +21,7 @@ N_SPREADS = 2.0  # chosen on planted ranks; noise in excess slices adds up over 
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RankedWeight:
     """A weight that is to be decided on.
 
     factors: in float64.
@@ -41,7 +41,7 @@ class Rule(abc.ABC):
     """How the ranks of a weight follow from its factors, or from marks on its slices."""
 
     @abc.abstractmethod
-    def reduce(self, one: Candidate) -> Reduction:
+    def reduce(self, one: RankedWeight) -> Reduction:
         """The smaller weight, in float64."""
 
 
@@ -79,7 +79,7 @@ class Rounding(Rule):
         weighted = f", inputs of {', '.join(self.moments)}" if self.moments else ""
         return f"rounding to {self.tolerance:g}{weighted}"
 
-    def reduce(self, one: Candidate) -> Reduction:
+    def reduce(self, one: RankedWeight) -> Reduction:
         network, factors = one.network, one.factors
         if squared_norm(network, factors) == 0:
             return removal(network, factors)
@@ -131,7 +131,7 @@ class Selection(Rule):
     def __str__(self) -> str:
         return "selection by the method's own marks"
 
-    def reduce(self, one: Candidate) -> Reduction:
+    def reduce(self, one: RankedWeight) -> Reduction:
         made = kept_slices(one.network, one.factors, one.marks)
         if made.is_removed:
             return made

@@ -68,7 +68,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRanks:
     """What a training with automatic ranks found; the model has its new ranks and is a plain one again.
 
     is_stable: whether the ranks were the same in the last evaluations before the decision.
@@ -130,7 +130,7 @@ def train_automatic(
     save_every: int = SAVE_EVERY,
     label: str = "training",
     progress: Progress = silent,
-) -> Found:
+) -> FoundRanks:
     """Trains a model in place and finds its ranks meanwhile, in the steps that the full-rank warm-up has left.
 
     Args:
@@ -166,7 +166,7 @@ def train_null(
     save_every: int = SAVE_EVERY,
     label: str = "null model",
     progress: Progress = silent,
-) -> Found:
+) -> FoundRanks:
     """The same search without any data: what the prior and the optimiser do by themselves. Nothing should be left.
 
     Args:
@@ -257,6 +257,6 @@ def _steps(
     return Steps(model, task, seed, total, rate, optimizer, settings, search, training.precision, training.rebuild, n_before)
 
 
-def _found(steps: Steps) -> Found:
+def _found(steps: Steps) -> FoundRanks:
     assert steps.search is not None and steps.search.decision is not None
-    return Found(steps.search.decision, steps.search.stability.is_stable, steps.total, steps.seconds)
+    return FoundRanks(steps.search.decision, steps.search.stability.is_stable, steps.total, steps.seconds)

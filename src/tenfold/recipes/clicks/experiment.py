@@ -20,13 +20,12 @@ from tenfold.data.ids import IdVocabulary, build_vocabulary
 from tenfold.fold import balanced_modes
 from tenfold.formats import parse_format
 from tenfold.recipes.clicks.metrics import ClickScores, click_scores
-from tenfold.recipes.clicks.model import BOTTOM, DIM, DLRM, TOP, Table, largest, with_tables
+from tenfold.recipes.clicks.model import BOTTOM, DIM, DLRM, TOP, TableSpec, largest, with_tables
 from tenfold.recipes.clicks.sizes import DlrmSizes, dlrm_sizes
 from tenfold.recipes.clicks.training import ClickTraining, predict_scores, train_clicks
 from tenfold.recipes.kept import kept_place, read_kept, write_kept
 from tenfold.recipes.options import Options
-from tenfold.recipes.shown import Table as ShownTable
-from tenfold.recipes.shown import write_result
+from tenfold.recipes.shown import Table, write_result
 
 DENSE, START, FOUND, SCRATCH, HASHED, REMOVED, NULL, CONSTANT = (
     "dense", "start ranks", "ranks found", "found ranks from scratch", "hashed to that size", "tables removed", "prior without data",
@@ -56,7 +55,7 @@ class ClickExperiment:
     training: ClickTraining
     dim: int | None = None
 
-    def run(self, options: Options) -> ShownTable:
+    def run(self, options: Options) -> Table:
         """All runs, those that are there from before included."""
         return _Runs(self, options).result()
 
@@ -98,10 +97,10 @@ class _Runs:
         self.chosen = largest(self.ids.sizes, N_FACTORIZED)
         self.dim = experiment.dim or (DIM if self.is_large else SMALL_DIM)
         self.bottom, self.top = (BOTTOM, TOP) if self.is_large else (SMALL_BOTTOM, SMALL_TOP)
-        self.dense = [Table(rows) for rows in self.ids.sizes]
+        self.dense = [TableSpec(rows) for rows in self.ids.sizes]
         self.out_modes = modes.get("out_modes")
 
-    def result(self) -> ShownTable:
+    def result(self) -> Table:
         """All runs and their summary."""
         runs: list[_Found] = []
         for seed in self.options.seeds:
@@ -115,7 +114,7 @@ class _Runs:
             "settings": {**dataclasses.asdict(self.experiment.training), **self.about()},
             "runs": [dataclasses.asdict(run) for run in runs],
         }
-        result = ShownTable(self.experiment.name, COLUMNS, tuple(rows), self.notes(), values)
+        result = Table(self.experiment.name, COLUMNS, tuple(rows), self.notes(), values)
         write_result(result, self.options.out)
         return result
 
@@ -168,7 +167,7 @@ class _Runs:
             tables = list(tables)
             for number in self.chosen:
                 modes = balanced_modes(self.ids.sizes[number], N_MODES)
-                tables[number] = Table(self.ids.sizes[number], self.format, modes, self.out_modes)
+                tables[number] = TableSpec(self.ids.sizes[number], self.format, modes, self.out_modes)
         if kind == REMOVED:
             tables = with_tables(tables, self.chosen, is_removed=True)
         if kind == HASHED:

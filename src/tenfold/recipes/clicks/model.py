@@ -28,7 +28,7 @@ MIXER = 0x9E3779B97F4A7C15 - (1 << 64)  # as a signed number
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSpec:
     """One embedding table.
 
     rows: ids that it takes.
@@ -91,7 +91,7 @@ class DLRM(nn.Module):
 
     def __init__(
         self,
-        tables: Sequence[Table],
+        tables: Sequence[TableSpec],
         n_numbers: int,
         *,
         dim: int = DIM,
@@ -146,12 +146,12 @@ def largest(rows: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(sorted(sorted(range(len(rows)), key=lambda number: -rows[number])[:count]))
 
 
-def with_tables(tables: Sequence[Table], numbers: Sequence[int], **changes: object) -> list[Table]:
+def with_tables(tables: Sequence[TableSpec], numbers: Sequence[int], **changes: object) -> list[TableSpec]:
     """The tables with some fields of some of them changed."""
     return [replace(table, **changes) if number in numbers else table for number, table in enumerate(tables)]  # type: ignore[arg-type]
 
 
-def kaggle_tables(format: Format, out_modes: Sequence[int] | None = None) -> list[Table]:
+def kaggle_tables(format: Format, out_modes: Sequence[int] | None = None) -> list[TableSpec]:
     """The 26 tables of Criteo Kaggle with the five largest in a format: 4,248,739,968 weights of these if dense, at width 128.
 
     Args:
@@ -159,6 +159,6 @@ def kaggle_tables(format: Format, out_modes: Sequence[int] | None = None) -> lis
     """
     split = None if out_modes is None else tuple(out_modes)
     return [
-        Table(rows, format, KAGGLE_MODES[number], split) if number in KAGGLE_MODES else Table(rows)
+        TableSpec(rows, format, KAGGLE_MODES[number], split) if number in KAGGLE_MODES else TableSpec(rows)
         for number, rows in enumerate(KAGGLE_ROWS)
     ]

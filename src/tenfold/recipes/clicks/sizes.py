@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from tenfold.recipes.clicks.model import DLRM, Table
+from tenfold.recipes.clicks.model import DLRM, TableSpec
 from tenfold.weight import FactorizedWeight
 
 ADAM_BYTES = 12  # of a float32 value and its two running means
@@ -32,7 +32,7 @@ class DlrmSizes:
         return tables, self.model_dense / self.model_values, ADAM_BYTES * self.model_dense / max(1, self.training_bytes)
 
 
-def dlrm_sizes(model: DLRM, dense: Sequence[Table], chosen: Sequence[int], training_bytes: int = 0) -> DlrmSizes:
+def dlrm_sizes(model: DLRM, dense: Sequence[TableSpec], chosen: Sequence[int], training_bytes: int = 0) -> DlrmSizes:
     """The sizes of a model.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.bayes import attach
-from tenfold.bayes.found import factorized_weights
+from tenfold.bayes.factorized_weights import factorized_weights
 from tenfold.data.images import Images
 from tenfold.layers.base import FactorizedLayer
 from tenfold.recipes.automatic_ranks import Training, cosine, fix_ranks, train_automatic, train_null, train_plain
