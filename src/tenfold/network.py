@@ -9,11 +9,13 @@ holds data only: no torch, no arithmetic on values.
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+ROUNDING = 1e-12  # a flow of log sizes that is less is none
 
 
 @dataclass(frozen=True)
@@ -208,15 +210,41 @@ class Network:
         """
         rows = math.prod(self.sizes[mode] for mode in self.modes if mode[0] == "o")
         columns = math.prod(self.shape) // rows
-        if self.term_lengths:
-            return min(rows, columns, sum(term.matrix_rank_bound() for term in self.terms))
-        best = min(rows, columns)
-        for sides in itertools.product((False, True), repeat=len(self.factors)):
-            crossing = 1
-            for index, size in self.index_sizes:
-                touched = {sides[k] for k, _ in self.carriers(index)}
-                if index in self.modes:
-                    touched.add(index[0] == "o")
-                crossing *= size if len(touched) > 1 else 1
-            best = min(best, crossing)
-        return best
+        bounds = (term.matrix_rank_bound() for term in self.terms) if self.term_lengths else [self._smallest_cut()]
+        return min(rows, columns, sum(bounds))
+
+    def _smallest_cut(self) -> int:
+        """The smallest product of sizes of indices that separate the outputs from the inputs, found as the largest flow between them.
+
+        An index is a bottleneck of width log(size) between two nodes, entered from all its factors and left towards all. Flow is
+        pushed along shortest paths, of which there are polynomially many (Edmonds and Karp 1972, doi:10.1145/321694.321699).
+        """
+        room: defaultdict[Hashable, dict[Hashable, float]] = defaultdict(dict)
+        for index, size in self.index_sizes:
+            entry, exit = (index, "entry"), (index, "exit")
+            room[entry][exit] = math.log(size)
+            sides = ["outputs" if index[0] == "o" else "inputs"] if index in self.modes else []
+            for end in (*sides, *(k for k, _ in self.carriers(index))):
+                room[end][entry] = room[exit][end] = math.inf
+        while "inputs" in (came_from := _reached(room, "outputs")):
+            path: list[Hashable] = ["inputs"]
+            while path[-1] != "outputs":
+                path.append(came_from[path[-1]])
+            steps = list(itertools.pairwise(path[::-1]))
+            flow = min(room[start][end] for start, end in steps)
+            for start, end in steps:
+                room[start][end] -= flow
+                room[end][start] = room[end].get(start, 0.0) + flow
+        return math.prod(size for index, size in self.index_sizes if (index, "entry") in came_from and (index, "exit") not in came_from)
+
+
+def _reached(room: Mapping[Hashable, Mapping[Hashable, float]], start: Hashable) -> dict[Hashable, Hashable]:
+    """The nodes that a flow from `start` can still reach, each with the one before it on a shortest path."""
+    found: dict[Hashable, Hashable] = {start: start}
+    queue = [start]
+    for node in queue:
+        for end, left in room[node].items():
+            if left > ROUNDING and end not in found:
+                found[end] = node
+                queue.append(end)
+    return found

@@ -1,11 +1,16 @@
 """Network: what follows from a statement alone, and what it refuses."""
 
+import itertools
 import math
+import random
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tenfold.fold import make_fold
+from tenfold.format import Format
+from tenfold.formats import all_formats
 from tenfold.network import Network
 
 RING = "a o1 b, b o2 c, c i1 d, d i2 a -> o1 o2 i1 i2"
@@ -152,6 +157,60 @@ def test_terms_that_do_not_hold_all_factors(lengths: tuple[int, ...]) -> None:
 )
 def test_matrix_rank_bound(statement: str, ranks: dict[str, int], bound: int) -> None:
     assert Network.parse(statement, {**SIZES, **ranks}).matrix_rank_bound() == bound
+
+
+def smallest_of_all_placements(network: Network) -> int:
+    """The bound as its docstring has it, in 2^factors steps."""
+    if network.term_lengths:
+        return sum(map(smallest_of_all_placements, network.terms))
+    ends = [(size, [k for k, _ in network.carriers(i)], [i[0] == "o"] * (i in network.modes)) for i, size in network.index_sizes]
+    return min(
+        math.prod(size for size, carriers, own in ends if len({*own, *(sides[k] for k in carriers)}) > 1)
+        for sides in itertools.product((False, True), repeat=len(network.factors))
+    )
+
+
+@pytest.mark.parametrize("kind", all_formats().values(), ids=all_formats())
+@pytest.mark.parametrize("modes", [((4, 2), (3, 3)), ((2, 3, 4), (5, 2, 3))], ids=str)
+def test_matrix_rank_bound_is_the_smallest_of_all_placements(kind: type[Format], modes: tuple[tuple[int, ...], ...]) -> None:
+    rows, columns = map(math.prod, modes)
+    try:
+        fold = kind().fold(make_fold([("o", rows), ("i", columns)], kind.n_modes, out_modes=modes[0], in_modes=modes[1]))
+        widest = kind().widest(fold)
+    except ValueError:
+        pytest.skip(f"{kind.__name__} does not take {len(modes[0])} modes for each axis")
+    drawn = random.Random(0)
+    for _ in range(8):
+        network = widest.resized({rank: drawn.randint(1, 9) for rank in widest.ranks})
+        assert network.matrix_rank_bound() == min(rows, columns, smallest_of_all_placements(network)), network
+
+
+@given(st.data())
+def test_matrix_rank_bound_of_any_network(data: st.DataObject) -> None:
+    n_factors = data.draw(st.integers(1, 6))
+    names = data.draw(st.lists(st.sampled_from(["o1", "o2", "o3", "i1", "i2", "g", "k", *"abcdef"]), unique=True, min_size=1))
+    factors: list[list[str]] = [[] for _ in range(n_factors)]
+    for name in names:
+        fewest = 2 if name in "abcdef" else 1
+        if n_factors >= fewest:
+            for k in data.draw(st.lists(st.integers(0, n_factors - 1), unique=True, min_size=fewest)):
+                factors[k].append(name)
+    modes = [name for name in names if name not in "abcdef"]
+    assume(modes)
+    network = Network.of(factors, modes, {name: data.draw(st.integers(1, 7)) for name in names})
+    n_rows = math.prod(network.sizes[mode] for mode in modes if mode[0] == "o")
+    wanted = min(n_rows, math.prod(network.shape) // n_rows, smallest_of_all_placements(network))
+    assert network.matrix_rank_bound() == wanted, network.statement
+
+
+@pytest.mark.parametrize("name", ["tt", "tr", "cp", "tkd"])
+def test_matrix_rank_bound_of_many_factors(name: str) -> None:
+    """At 20 output and 20 input modes there are 2^40 placements or more: to try them all would never end."""
+    kind = all_formats()[name]
+    fold = kind().fold(make_fold([("o", 2**20), ("i", 2**20)], kind.n_modes, out_modes=(2,) * 20, in_modes=(2,) * 20))
+    network = kind(rank=3).network(fold)
+    assert len(network.factors) >= 40
+    assert network.matrix_rank_bound() == (9 if name == "tr" else 3)
 
 
 def test_components() -> None:
