@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tenfold.layers.embedding import Embedding, EmbeddingLayer
-from tenfold.layers.embedding_bag import EmbeddingBag, bag_numbers
+from tenfold.layers.embedding import Embedding, EmbeddingLayer, check_ids
+from tenfold.layers.embedding_bag import Bags, EmbeddingBag
 
 WATCHED = 4  # ids that are counted for each row that is kept
 
@@ -103,7 +103,7 @@ class HotRows(nn.Module):
         """What the layer computes, with dense rows for the ids that have one."""
         if isinstance(self.layer, EmbeddingBag):
             return self._bags(self.layer, input, offsets, per_sample_weights)
-        self.layer._check_ids(input, IndexError)
+        check_ids(input, self.layer.num_embeddings, IndexError)
         flat = input.reshape(-1)
         places, is_hot = self._places(flat)
         hot, cold = is_hot.nonzero()[:, 0], (~is_hot).nonzero()[:, 0]
@@ -113,22 +113,16 @@ class HotRows(nn.Module):
         return out if self.layer.padding_idx is None else out.masked_fill((input == self.layer.padding_idx)[..., None], 0.0)
 
     def _bags(self, layer: EmbeddingBag, input: Tensor, offsets: Tensor | None, weights: Tensor | None) -> Tensor:
-        layer._check_ids(input, RuntimeError)
+        check_ids(input, layer.num_embeddings, RuntimeError)
         layer.check_bags(input, offsets, weights)
-        bags, n_bags = bag_numbers(input, offsets, layer.include_last_offset)
-        flat, scale = input.reshape(-1)[: len(bags)], self.rows.new_ones(len(bags)) if weights is None else weights.reshape(-1)[: len(bags)]
-        if layer.padding_idx is not None:
-            is_taken = flat != layer.padding_idx
-            flat, bags, scale = flat[is_taken], bags[is_taken], scale[is_taken]
-        places, is_hot = self._places(flat)
-        cold, hot = ~is_hot, is_hot
-        if scale.requires_grad:
-            rows = layer.factorized.rows(flat[cold]) * scale[cold][:, None]
-            sums = self.rows.new_zeros(n_bags, layer.embedding_dim).index_add(0, bags[cold], rows)
+        bags = Bags.of(input, offsets, weights, padding_idx=layer.padding_idx, include_last_offset=layer.include_last_offset)
+        places, is_hot = self._places(bags.ids)
+        cold, hot = bags.where(~is_hot), bags.where(is_hot)
+        if weights is not None and weights.requires_grad:
+            sums = cold.added(layer.factorized.rows(cold.ids))
         else:
-            sums = layer.factorized.bags(flat[cold], bags[cold], n_bags, scale[cold])
-        sums = sums.index_add(0, bags[hot], F.embedding(places[hot], self.rows) * scale[hot][:, None])
-        return sums / torch.bincount(bags, minlength=n_bags).clamp_min(1)[:, None] if layer.mode == "mean" else sums
+            sums = layer.factorized.bags(cold.ids, cold.numbers, cold.n_bags, cold.weights)
+        return bags.reduced(hot.added(F.embedding(places[is_hot], self.rows), sums), layer.mode)
 
     def extra_repr(self) -> str:
         """The dense rows and the ratio with them."""

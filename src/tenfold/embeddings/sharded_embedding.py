@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.fold import Axis, Fold
-from tenfold.layers.embedding import Embedding, EmbeddingLayer
+from tenfold.layers.embedding import Embedding, EmbeddingLayer, check_ids
 from tenfold.layers.embedding_bag import EmbeddingBag
 from tenfold.weight import FactorizedWeight
 
@@ -50,7 +50,6 @@ class ShardedEmbedding(nn.Module):
         self.mode: str | None = layer.mode if isinstance(layer, EmbeddingBag) else None
         self.padding_idx, self.num_embeddings, self.embedding_dim = layer.padding_idx, layer.num_embeddings, layer.embedding_dim
         self.include_last_offset = isinstance(layer, EmbeddingBag) and layer.include_last_offset
-        self.check = layer._check_ids
         start, stop = self.bounds[self.rank], self.bounds[self.rank + 1]
         part = Fold(tuple(_cut(one, stop - start) if one.role == "i" else one for one in weight.fold.axes))
         factors = [
@@ -62,7 +61,7 @@ class ShardedEmbedding(nn.Module):
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """What the whole layer gives for the ids of this process."""
-        self.check(input, IndexError if self.mode is None else RuntimeError)
+        check_ids(input, self.num_embeddings, IndexError if self.mode is None else RuntimeError)
         different, places = torch.unique(input.to(torch.int64), return_inverse=True)
         rows = self._fetch(different)
         if self.padding_idx is not None:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tenfold.layers.embedding_bag import bag_numbers
+from tenfold.layers.embedding import check_ids
+from tenfold.layers.embedding_bag import Bags
 
 Mode = Literal["sum", "mean"]
 
@@ -36,31 +37,12 @@ class SharedRows(nn.Module, abc.ABC):
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """(*, embedding_dim) from ids (*); with a mode (bags, embedding_dim) from ids (bags, length), or from ids (n) and offsets."""
-        self._check(input)
+        check_ids(input, self.num_embeddings, IndexError)
         if self.mode is None:
             found = self.rows(input)
             return found if self.padding_idx is None else found.masked_fill((input == self.padding_idx)[..., None], 0.0)
-        bags, n_bags = bag_numbers(input, offsets, False)
-        ids = input.reshape(-1)
-        weights = None if per_sample_weights is None else per_sample_weights.reshape(-1)
-        if self.padding_idx is not None:
-            is_taken = ids != self.padding_idx
-            ids, bags, weights = ids[is_taken], bags[is_taken], None if weights is None else weights[is_taken]
-        found = self.rows(ids) if weights is None else self.rows(ids) * weights[:, None]
-        sums = found.new_zeros(n_bags, self.embedding_dim).index_add(0, bags, found)
-        return sums / torch.bincount(bags, minlength=n_bags).clamp_min(1)[:, None] if self.mode == "mean" else sums
-
-    def _check(self, ids: Tensor) -> None:
-        if ids.dtype not in (torch.int64, torch.int32):
-            raise RuntimeError(f"the ids have the dtype {ids.dtype}; a lookup needs torch.int64 or torch.int32: convert them")
-        if torch.compiler.is_compiling() or ids.device.type != "cpu" or not ids.numel():
-            return
-        low, high = (int(one) for one in ids.aminmax())
-        if low < 0 or high >= self.num_embeddings:
-            raise IndexError(
-                f"the input has the id {low if low < 0 else high}, but the table has {self.num_embeddings} rows; "
-                f"ids must be 0 to {self.num_embeddings - 1}: check the vocabulary"
-            )
+        bags = Bags.of(input, offsets, per_sample_weights, padding_idx=self.padding_idx)
+        return bags.reduced(bags.added(self.rows(bags.ids)), self.mode)
 
     def extra_repr(self) -> str:
         """The table that this stands for, and what is stored."""

@@ -118,24 +118,6 @@ class EmbeddingLayer(FactorizedLayer, abc.ABC):
         made = tree_iter([one for _, one in self.factorized._prepared.values()])
         return sum(one.numel() * one.element_size() for one in made if isinstance(one, Tensor))
 
-    def _check_ids(self, ids: Tensor, error: type[Exception]) -> None:
-        """Raises what the torch layer raises for ids that are no whole numbers or stand for no row.
-
-        Values are looked at on the CPU only, outside of tracing: elsewhere that would stop the device or the graph. There, as in
-        torch, the gather itself refuses an id, unless padding of the table has a row for it.
-        """
-        if ids.dtype not in (torch.int64, torch.int32):
-            raise RuntimeError(f"the ids have the dtype {ids.dtype}; a lookup needs torch.int64 or torch.int32: convert them")
-        is_traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        if is_traced or ids.device.type != "cpu" or not ids.numel():
-            return
-        low, high = (int(one) for one in ids.aminmax())
-        if low < 0 or high >= self.num_embeddings:
-            raise error(
-                f"the input has the id {low if low < 0 else high}, but the table has {self.num_embeddings} rows; "
-                f"ids must be 0 to {self.num_embeddings - 1}: check the vocabulary"
-            )
-
     def extra_repr(self) -> str:
         """The torch layer's."""
         options = {name: getattr(self, name) for name in self.option_names}
@@ -186,7 +168,7 @@ class Embedding(EmbeddingLayer):
         """(*, embedding_dim) from ids (*)."""
         if not isinstance(input, Tensor):
             raise TypeError(f"Embedding got a {type(input).__name__}; it needs a tensor of ids: convert it with torch.as_tensor")
-        self._check_ids(input, IndexError)
+        check_ids(input, self.num_embeddings, IndexError)
         rows = self.factorized.rows(input)
         if self.padding_idx is None:
             return rows
@@ -195,3 +177,22 @@ class Embedding(EmbeddingLayer):
     @classmethod
     def workload(cls, dense: nn.Module, inputs: Sequence[int], outputs: Sequence[int]) -> Workload:
         return Workload(math.prod(inputs[1:]), 0, is_lookup=True)
+
+
+def check_ids(ids: Tensor, n_rows: int, error: type[Exception]) -> None:
+    """Raises what the torch layer raises for ids that are no whole numbers or stand for no row.
+
+    Values are looked at on the CPU only, outside of tracing: elsewhere that would stop the device or the graph. There, as in
+    torch, the gather itself refuses an id, unless padding of the table has a row for it.
+    """
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise RuntimeError(f"the ids have the dtype {ids.dtype}; a lookup needs torch.int64 or torch.int32: convert them")
+    is_traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if is_traced or ids.device.type != "cpu" or not ids.numel():
+        return
+    low, high = (int(one) for one in ids.aminmax())
+    if low < 0 or high >= n_rows:
+        raise error(
+            f"the input has the id {low if low < 0 else high}, but the table has {n_rows} rows; "
+            f"ids must be 0 to {n_rows - 1}: check the vocabulary"
+        )

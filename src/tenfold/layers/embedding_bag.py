@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from tenfold import contract
 from tenfold.format import Format
 from tenfold.layers.base import Workload
-from tenfold.layers.embedding import EmbeddingLayer
+from tenfold.layers.embedding import EmbeddingLayer, check_ids
 from tenfold.weight import FactorizedWeight
 
 
@@ -71,9 +72,8 @@ class EmbeddingBag(EmbeddingLayer):
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """(bags, embedding_dim) from ids (bags, length), or from ids (n) and the offsets (bags) at which bags start."""
-        self._check_ids(input, RuntimeError)
-        if per_sample_weights is not None and self.mode != "sum":
-            raise NotImplementedError(f"per_sample_weights were given to bags of mode {self.mode!r}; they need mode='sum': leave them out")
+        check_ids(input, self.num_embeddings, RuntimeError)
+        check_weights(per_sample_weights, self.mode)
         if contract.is_reusing(input, self.factorized.factors[0]):
             return self._reused(input, offsets, per_sample_weights)
         rows = self.factorized.rows(input.reshape(-1))
@@ -102,38 +102,100 @@ class EmbeddingBag(EmbeddingLayer):
             is_there = at is not None and at < len(different) and int(different[at]) == self.padding_idx
             rows = self.factorized.rows(different)
             return F.embedding_bag(places, rows, offsets, mode=self.mode, padding_idx=at if is_there else None, **options)
-        ids, (bags, n_bags) = input.reshape(-1), bag_numbers(input, offsets, self.include_last_offset)
-        ids = ids[: len(bags)]
-        weights = None if weights is None else weights.reshape(-1)[: len(bags)]
-        if self.padding_idx is not None:
-            is_taken = ids != self.padding_idx
-            ids, bags, weights = ids[is_taken], bags[is_taken], None if weights is None else weights[is_taken]
-        sums = self.factorized.bags(ids, bags, n_bags, weights)
-        return sums / torch.bincount(bags, minlength=n_bags).clamp_min(1)[:, None] if self.mode == "mean" else sums
+        bags = Bags.of(input, offsets, weights, padding_idx=self.padding_idx, include_last_offset=self.include_last_offset)
+        return bags.reduced(self.factorized.bags(bags.ids, bags.numbers, bags.n_bags, bags.weights), self.mode)
 
     def check_bags(self, input: Tensor, offsets: Tensor | None, weights: Tensor | None) -> None:
-        """Raises what torch raises for bags that do not fit together, by running torch on a table of one value."""
-        options: Any = {"per_sample_weights": weights, "include_last_offset": self.include_last_offset}
-        F.embedding_bag(torch.zeros_like(input), self.factorized.factors[0].new_zeros(1, 1), offsets, mode=self.mode, **options)
+        """Raises what torch raises for bags that do not fit together."""
+        like = self.factorized.factors[0]
+        check_bags(input, offsets, weights, mode=self.mode, like=like, include_last_offset=self.include_last_offset)
 
     @classmethod
     def workload(cls, dense: nn.Module, inputs: Sequence[int], outputs: Sequence[int]) -> Workload:
         return Workload(math.ceil(math.prod(inputs) / max(1, outputs[0])), 0, is_lookup=True)
 
 
-def bag_numbers(input: Tensor, offsets: Tensor | None, include_last_offset: bool) -> tuple[Tensor, int]:
-    """The bag of each id of (bags, length), or of (n) with offsets, and the number of bags.
+@dataclass(frozen=True)
+class Bags:
+    """The ids that count: those of padding are left out, and those after the last offset.
 
-    Raises:
-        ValueError: ids of one axis come without offsets, or others with them.
+    ids, numbers: (n), and the bag of each.
+    weights: (n) that the rows are multiplied by; None: all are 1.
+    n_bags: also those that are empty.
     """
-    if (offsets is None) == (input.dim() == 1) or input.dim() not in (1, 2):
-        given = "without" if offsets is None else "with"
-        raise ValueError(
-            f"the ids have the shape {tuple(input.shape)} {given} offsets; give ids (bags, length), or ids (n) and offsets (bags)"
-        )
-    if offsets is None:
-        return torch.arange(input.shape[0], device=input.device).repeat_interleave(input.shape[1]), input.shape[0]
-    ends = offsets if include_last_offset else torch.cat([offsets, offsets.new_tensor([input.numel()])])
-    n_bags = len(ends) - 1
-    return torch.arange(n_bags, device=input.device).repeat_interleave(ends.diff()), n_bags
+
+    ids: Tensor
+    numbers: Tensor
+    weights: Tensor | None
+    n_bags: int
+
+    @classmethod
+    def of(
+        cls,
+        input: Tensor,
+        offsets: Tensor | None = None,
+        weights: Tensor | None = None,
+        *,
+        padding_idx: int | None = None,
+        include_last_offset: bool = False,
+    ) -> "Bags":
+        """The bags of (bags, length), or of (n) with offsets.
+
+        Raises:
+            ValueError: ids of one axis come without offsets, or others with them.
+        """
+        if (offsets is None) == (input.dim() == 1) or input.dim() not in (1, 2):
+            given = "without" if offsets is None else "with"
+            raise ValueError(
+                f"the ids have the shape {tuple(input.shape)} {given} offsets; give ids (bags, length), or ids (n) and offsets (bags)"
+            )
+        if offsets is None:
+            n_bags, lengths = input.shape
+            numbers = torch.arange(n_bags, device=input.device).repeat_interleave(lengths)
+        else:
+            ends = offsets if include_last_offset else torch.cat([offsets, offsets.new_tensor([input.numel()])])
+            n_bags = len(ends) - 1
+            numbers = torch.arange(n_bags, device=input.device).repeat_interleave(ends.diff())
+        ids, weights = input.reshape(-1)[: len(numbers)], None if weights is None else weights.reshape(-1)[: len(numbers)]
+        bags = cls(ids, numbers, weights, n_bags)
+        return bags if padding_idx is None else bags.where(ids != padding_idx)
+
+    def where(self, is_taken: Tensor) -> "Bags":
+        """As many bags, with some of the ids."""
+        weights = None if self.weights is None else self.weights[is_taken]
+        return replace(self, ids=self.ids[is_taken], numbers=self.numbers[is_taken], weights=weights)
+
+    def added(self, rows: Tensor, sums: Tensor | None = None) -> Tensor:
+        """(n_bags, dim): the rows (n, dim) of the ids, weighted, added up in their bags, or to the sums given."""
+        weighted = rows if self.weights is None else rows * self.weights[:, None]
+        return (rows.new_zeros(self.n_bags, rows.shape[1]) if sums is None else sums).index_add(0, self.numbers, weighted)
+
+    def reduced(self, sums: Tensor, mode: str) -> Tensor:
+        """(n_bags, dim): the sums themselves, or for "mean" those over the numbers of ids; an empty bag stays zero."""
+        if mode != "mean":
+            return sums
+        return sums / torch.bincount(self.numbers, minlength=self.n_bags).clamp_min(1)[:, None]
+
+
+def check_bags(
+    input: Tensor, offsets: Tensor | None, weights: Tensor | None, *, mode: str, like: Tensor, include_last_offset: bool = False
+) -> None:
+    """Raises what torch raises for bags that do not fit together, by running torch on a table of one value.
+
+    Args:
+        like: has the dtype and the device of the table.
+    """
+    F.embedding_bag(
+        torch.zeros_like(input),
+        like.new_zeros(1, 1),
+        offsets,
+        mode=mode,
+        per_sample_weights=weights,
+        include_last_offset=include_last_offset,
+    )
+
+
+def check_weights(weights: Tensor | None, mode: str) -> None:
+    """Raises NotImplementedError, as torch does, where ids have weights but are not summed."""
+    if weights is not None and mode != "sum":
+        raise NotImplementedError(f"per_sample_weights were given to bags of mode {mode!r}; they need mode='sum': leave them out")
