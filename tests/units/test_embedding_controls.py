@@ -101,6 +101,45 @@ def test_wrong_arguments_and_ids() -> None:
         RuntimeError, match=r"the ids have the dtype torch.float32; a lookup needs torch.int64 or torch.int32: convert them"
     ):
         table(torch.tensor([1.0]))
+
+
+IDS, OFFSETS, WEIGHTS = torch.tensor([3, 1, 3, 28]), torch.tensor([0, 1]), torch.ones(4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "inputs", "message"),
+    [
+        ("sum", (IDS + 1, OFFSETS), r"the input has the id 29, but the table has 29 rows; ids must be 0 to 28: check the vocabulary"),
+        ("sum", (IDS, OFFSETS, WEIGHTS[:1]), r"must have the same shape as the input"),
+        ("sum", (IDS, OFFSETS, WEIGHTS.double()), r"same type"),
+        ("sum", (IDS, OFFSETS + 1), r"offsets\[0\] has to be 0"),
+        ("sum", (IDS, OFFSETS * 5), r"offsets\[-1\] can not be greater than input's length"),
+        ("mean", (IDS, OFFSETS, WEIGHTS), r"per_sample_weights were given to bags of mode 'mean'; they need mode='sum': leave them out"),
+    ],
+)
+def test_wrong_bags_are_refused_as_by_torch(mode: Any, inputs: tuple[Any, ...], message: str) -> None:
+    with pytest.raises((ValueError, RuntimeError)) as theirs:  # NotImplementedError is a RuntimeError
+        nn.EmbeddingBag(29, 4, mode=mode)(*inputs)
+    tables: list[Any] = [HashEmbedding(29, 4, 10, mode=mode), QuotientRemainderEmbedding(29, 4, 5, mode=mode)]
+    for table in tables:
+        with pytest.raises(theirs.type, match=message):
+            table(*inputs)
+
+
+def test_rows_take_nothing_of_bags() -> None:
+    table: Any = HashEmbedding(29, 4, 10)
+    for inputs, given in (
+        ((IDS, OFFSETS), "offsets"),
+        ((IDS, None, WEIGHTS), "per_sample_weights"),
+        ((IDS, OFFSETS, WEIGHTS), "off.*ghts"),
+    ):
+        with pytest.raises(
+            TypeError, match=rf"HashEmbedding got {given}, but gives a row for each id; only bags take them: leave them out"
+        ):
+            table(*inputs)
+
+
+def test_bags_of_a_wrong_shape() -> None:
     bags = HashEmbedding(29, 4, 10, mode="sum")
     with pytest.raises(ValueError, match=r"the ids have the shape \(1,\) without offsets; give ids \(bags, length\), or ids \(n\) and off"):
         bags(torch.tensor([1]))

@@ -78,7 +78,7 @@ def test_bags(mode: str, padding_idx: int | None) -> None:
         for is_trained in (False, True):
             weights.requires_grad_(is_trained)
             assert_close(layer(ids, offsets, weights), bag(ids, offsets, weights))
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"the ids have the shape \(8,\) without offsets; give ids \(bags, length\), or ids \(n\) and off"):
         layer(ids)
 
 
@@ -116,3 +116,10 @@ def test_what_is_refused() -> None:
         HotRows(tnn.EmbeddingBag(29, 8, mode="max", **TABLE), 3)
     with pytest.raises(IndexError, match=r"the input has the id 29, but the table has 29 rows"):
         observed()(torch.tensor([29]))
+    with pytest.raises(
+        TypeError, match=r"HotRows got offsets and per_sample_weights, but gives a row for each id; only bags take them: leave"
+    ):
+        observed()(torch.tensor([1]), torch.tensor([0]), torch.ones(1))
+    bag: Any = HotRows(tnn.EmbeddingBag(29, 8, mode="mean", **TABLE), 3)
+    with pytest.raises(NotImplementedError, match=r"per_sample_weights were given to bags of mode 'mean'; they need mode='sum': leave"):
+        bag(torch.tensor([[1]]), None, torch.ones(1, 1))

@@ -110,3 +110,19 @@ def test_other_layers_are_refused() -> None:
         TypeError, match=r"ShardedEmbedding got a Embedding; it needs a tenfold.nn.Embedding or EmbeddingBag: factorise the"
     ):
         ShardedEmbedding(torch.nn.Embedding(3, 4))  # type: ignore[arg-type]
+
+
+def test_wrong_bags() -> None:
+    """In a group of one process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        rows, bags = (ShardedEmbedding(layers()[name]) for name in ("ttm", "mean"))
+    finally:
+        dist.destroy_process_group()
+    ids, offsets = torch.tensor([1, 2]), torch.tensor([0])
+    with pytest.raises(TypeError, match=r"ShardedEmbedding got offsets, but gives a row for each id; only bags take them: leave them out"):
+        rows(ids, offsets)
+    with pytest.raises(NotImplementedError, match=r"per_sample_weights were given to bags of mode 'mean'; they need mode='sum': leave"):
+        bags(ids, offsets, torch.ones(2, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"the ids have the shape \(2,\) without offsets; give ids \(bags, length\), or ids \(n\) and off"):
+        bags(ids)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.layers.embedding import Embedding, EmbeddingLayer, check_ids
-from tenfold.layers.embedding_bag import Bags, EmbeddingBag
+from tenfold.layers.embedding_bag import Bags, EmbeddingBag, check_no_bags
 
 WATCHED = 4  # ids that are counted for each row that is kept
 
@@ -103,6 +103,7 @@ class HotRows(nn.Module):
         """What the layer computes, with dense rows for the ids that have one."""
         if isinstance(self.layer, EmbeddingBag):
             return self._bags(self.layer, input, offsets, per_sample_weights)
+        check_no_bags("HotRows", offsets, per_sample_weights)
         check_ids(input, self.layer.num_embeddings, IndexError)
         flat = input.reshape(-1)
         places, is_hot = self._places(flat)

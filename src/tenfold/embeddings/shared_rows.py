@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.layers.embedding import check_ids
-from tenfold.layers.embedding_bag import Bags
+from tenfold.layers.embedding_bag import Bags, check_bags, check_no_bags
 
 Mode = Literal["sum", "mean"]
 
@@ -37,10 +37,13 @@ class SharedRows(nn.Module, abc.ABC):
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """(*, embedding_dim) from ids (*); with a mode (bags, embedding_dim) from ids (bags, length), or from ids (n) and offsets."""
-        check_ids(input, self.num_embeddings, IndexError)
         if self.mode is None:
+            check_no_bags(type(self).__name__, offsets, per_sample_weights)
+            check_ids(input, self.num_embeddings, IndexError)
             found = self.rows(input)
             return found if self.padding_idx is None else found.masked_fill((input == self.padding_idx)[..., None], 0.0)
+        check_ids(input, self.num_embeddings, RuntimeError)
+        check_bags(input, offsets, per_sample_weights, mode=self.mode, like=next(self.parameters()))
         bags = Bags.of(input, offsets, per_sample_weights, padding_idx=self.padding_idx)
         return bags.reduced(bags.added(self.rows(bags.ids)), self.mode)
 

@@ -139,16 +139,7 @@ class Bags:
         padding_idx: int | None = None,
         include_last_offset: bool = False,
     ) -> "Bags":
-        """The bags of (bags, length), or of (n) with offsets.
-
-        Raises:
-            ValueError: ids of one axis come without offsets, or others with them.
-        """
-        if (offsets is None) == (input.dim() == 1) or input.dim() not in (1, 2):
-            given = "without" if offsets is None else "with"
-            raise ValueError(
-                f"the ids have the shape {tuple(input.shape)} {given} offsets; give ids (bags, length), or ids (n) and offsets (bags)"
-            )
+        """The bags of (bags, length), or of (n) with offsets; `check_bags` comes first."""
         if offsets is None:
             n_bags, lengths = input.shape
             numbers = torch.arange(n_bags, device=input.device).repeat_interleave(lengths)
@@ -185,6 +176,12 @@ def check_bags(
     Args:
         like: has the dtype and the device of the table.
     """
+    if (offsets is None) == (input.dim() == 1) or input.dim() not in (1, 2):
+        given = "without" if offsets is None else "with"
+        raise ValueError(
+            f"the ids have the shape {tuple(input.shape)} {given} offsets; give ids (bags, length), or ids (n) and offsets (bags)"
+        )
+    check_weights(weights, mode)
     F.embedding_bag(
         torch.zeros_like(input),
         like.new_zeros(1, 1),
@@ -199,3 +196,10 @@ def check_weights(weights: Tensor | None, mode: str) -> None:
     """Raises NotImplementedError, as torch does, where ids have weights but are not summed."""
     if weights is not None and mode != "sum":
         raise NotImplementedError(f"per_sample_weights were given to bags of mode {mode!r}; they need mode='sum': leave them out")
+
+
+def check_no_bags(name: str, offsets: Tensor | None, weights: Tensor | None) -> None:
+    """Raises TypeError, as a call of torch's Embedding does, where a table that has no bags gets what belongs to bags."""
+    given = [one for one, value in (("offsets", offsets), ("per_sample_weights", weights)) if value is not None]
+    if given:
+        raise TypeError(f"{name} got {' and '.join(given)}, but gives a row for each id; only bags take them: leave them out, or use bags")
