@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenfold.bayes.guards import check_positive
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run, Spectra
 from tenfold.bayes.surgery import factor_parameter, replaced, set_network
-from tenfold.bayes.warmup import check_positive
 from tenfold.network import Network
 from tenfold.weight import FactorizedWeight
 

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenfold.bayes.guards import check_positive
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run
 from tenfold.bayes.scaled_method import ScaledMethod
 from tenfold.bayes.surgery import factor_parameter
-from tenfold.bayes.warmup import check_positive
 
 SMOOTHING = 0.85
 ORTHOGONALITY = 0.1

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenfold.bayes.guards import check_positive
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run, Spectra
 from tenfold.bayes.surgery import factor_parameter
-from tenfold.bayes.warmup import Warmup, as_warmup, check_positive
+from tenfold.bayes.warmup import Warmup, as_warmup
 from tenfold.weight import FactorizedWeight
 
 

@@ -1,4 +1,4 @@
-"""Guards of training with automatic ranks: against losses that are not numbers, collapsed weights and early decisions."""
+"""Guards of training with automatic ranks: against wrong settings, losses that are not numbers, collapsed weights and early decisions."""
 
 import math
 import warnings
@@ -17,6 +17,12 @@ DECAYED = 0.05  # of its peak: a learning rate above is too high for a decision
 
 class RanksWarning(UserWarning):
     """A weight has collapsed, or all its ranks were removed."""
+
+
+def check_positive(method: str, name: str, value: float, example: float) -> None:
+    """Raises ValueError where a setting is not a finite number above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{method} got {name}={value}; it needs a finite number above 0: give one like {example:g}")
 
 
 def check_loss(loss: Tensor, steps: int) -> None:

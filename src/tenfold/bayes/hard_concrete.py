@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tenfold.bayes.guards import check_positive
 from tenfold.bayes.run import Run
 from tenfold.bayes.scaled_method import ScaledMethod
-from tenfold.bayes.warmup import Warmup, as_warmup, check_positive
+from tenfold.bayes.warmup import Warmup, as_warmup
 
 BETA, LOW, HIGH = 2 / 3, -0.1, 1.1  # sharpness, and the ends that the gate is stretched to, as in the source
 START, OPEN = 1.0, 3.0  # the parameter of a gate at first, where it can still close, and of one that is surely 1 in eval

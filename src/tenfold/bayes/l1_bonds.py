@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from tenfold.bayes.guards import check_positive
 from tenfold.bayes.run import Run
 from tenfold.bayes.scaled_method import ScaledMethod
-from tenfold.bayes.warmup import Warmup, as_warmup, check_positive
+from tenfold.bayes.warmup import Warmup, as_warmup
 
 
 class L1Bonds(ScaledMethod):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.bayes.gaussian_factors import GaussianFactors
+from tenfold.bayes.guards import check_positive
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.moments import row_moments, weight_moments
 from tenfold.bayes.priors import Hyperprior, LogUniform, Prior
@@ -24,7 +25,7 @@ from tenfold.bayes.run import Run, Spectra
 from tenfold.bayes.surgery import factor_parameter, replaced
 from tenfold.bayes.trust import capped
 from tenfold.bayes.variances import RankVariances
-from tenfold.bayes.warmup import Warmup, as_warmup, check_positive
+from tenfold.bayes.warmup import Warmup, as_warmup
 
 
 class Posterior(RankMethod):

@@ -8,12 +8,12 @@ the half-Cauchy update, and the symmetric prior, which shares a rank's variances
 """
 
 import abc
-import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from tenfold.bayes.guards import check_positive
 from tenfold.network import Network
 
 
@@ -51,7 +51,7 @@ class HalfCauchy(Hyperprior):
     scale: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_positive("HalfCauchy", "scale", self.scale)
+        check_positive("HalfCauchy", "scale", self.scale, 0.1)
 
     def best(self, energy: Tensor, count: Tensor) -> Tensor:
         square = self.scale**2
@@ -80,8 +80,8 @@ class Gamma(Hyperprior):
     rate: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_positive("Gamma", "shape", self.shape)
-        _check_positive("Gamma", "rate", self.rate)
+        check_positive("Gamma", "shape", self.shape, 1.0)
+        check_positive("Gamma", "rate", self.rate, 1e-6)
 
     def best(self, energy: Tensor, count: Tensor) -> Tensor:
         return (2 * self.rate + energy) / (count + 2 + 2 * self.shape)
@@ -103,7 +103,7 @@ class Prior:
     core_variance: float = 100.0
 
     def __post_init__(self) -> None:
-        _check_positive("Prior", "core_variance", self.core_variance)
+        check_positive("Prior", "core_variance", self.core_variance, 100.0)
 
     def governing_ranks(self, network: Network) -> tuple[tuple[str, ...], ...]:
         """For each factor the ranks whose variances multiply to that of its entries.
@@ -134,8 +134,3 @@ class Prior:
                 number, _ = network.carriers(rank)[0]
                 governed[number] = (*governed[number], rank)
         return tuple(governed)
-
-
-def _check_positive(kind: str, name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{kind} got {name}={value}; it needs a finite number above 0: give one like {kind}({name}=0.1)")

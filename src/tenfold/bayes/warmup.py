@@ -26,9 +26,3 @@ class Warmup:
 def as_warmup(value: "Warmup | tuple[int, int]") -> Warmup:
     """The warm-up from itself or from (start, end)."""
     return value if isinstance(value, Warmup) else Warmup(*value)
-
-
-def check_positive(method: str, name: str, value: float, example: float) -> None:
-    """Raises ValueError where a setting is not a finite number above 0."""
-    if not (value > 0 and value < float("inf")):
-        raise ValueError(f"{method} got {name}={value}; it needs a finite number above 0: give one like {example:g}")
