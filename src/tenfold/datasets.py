@@ -1,6 +1,5 @@
 """Data sets: what the command line's data arguments stand for, and example inputs for a model."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from tenfold.batches import batches
+from tenfold.data.pillow import image_module
 from tenfold.evaluate import evaluate
 from tenfold.running import call, eval_mode
 from tenfold.sources import call_function, read_function
@@ -107,12 +107,7 @@ def _channels_first(images: np.ndarray, name: str) -> Tensor:
 
 
 def _from_folder(path: Path, size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-    try:
-        image_module: Any = importlib.import_module("PIL.Image")
-    except ImportError as error:
-        raise ImportError(
-            f"the data {path} is an image folder, which needs Pillow, which is not installed; run: pip install pillow"
-        ) from error
+    library = image_module(f"the data {path} is an image folder")
     classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     files = [
         (file, number)
@@ -128,7 +123,7 @@ def _from_folder(path: Path, size: Sequence[int] | None) -> tuple[Tensor, Tensor
     arrays: list[np.ndarray] = []
     for file, _ in files:
         try:
-            with image_module.open(file) as opened:
+            with library.open(file) as opened:
                 arrays.append(np.asarray(_cut(opened.convert("RGB"), size)))
         except OSError as error:
             raise ValueError(f"the image {file} cannot be read ({error}); an undamaged image is needed: repair or remove it") from error

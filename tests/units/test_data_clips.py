@@ -114,7 +114,7 @@ def test_damaged_sheets_raise(tmp_path: Path) -> None:
         read_clips(path, n_frames=4)
 
 
-def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "a.npz", **sheets([32]))
 
     def refuse(name: str) -> None:
@@ -122,6 +122,6 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("importlib.import_module", refuse)
     with pytest.raises(
-        ImportError, match=r'need Pillow, which is not installed; the extra "video" is needed: run pip install "tenfold\[video\]"'
+        ImportError, match=r"a.npz has clips as JPEG sheets; that needs Pillow, which is not installed: run pip install pillow"
     ):
         read_clips(tmp_path / "a.npz", n_frames=4)

@@ -1,6 +1,7 @@
 """Images: .npz files in both layouts, and what is wrong with others."""
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,13 @@ def packed(n: int = 3) -> dict[str, np.ndarray]:
         "offsets": np.cumsum([0, *map(len, rest)]).astype(np.uint32),
         "labels": np.arange(n).astype(np.uint8),
     }
+
+
+def test_packed_files_need_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = save(tmp_path, packed())
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(ImportError, match=r"has images packed as JPEG; that needs Pillow, which is not installed: run pip install pillow"):
+        read_packed_images(place)
 
 
 def test_packed_files(tmp_path: Path) -> None:

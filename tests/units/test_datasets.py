@@ -92,7 +92,7 @@ def test_an_image_folder_has_a_folder_for_each_class(tmp_path: Path, monkeypatch
     with pytest.raises(ValueError, match=r"the image .*3.png cannot be read .*: repair or remove it"):
         read_data(str(tmp_path), size=(4, 4))
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ImportError, match=r"is an image folder, which needs Pillow, which is not installed; run: pip install pillow"):
+    with pytest.raises(ImportError, match=r"is an image folder; that needs Pillow, which is not installed: run pip install pillow"):
         read_data(str(tmp_path))
 
 

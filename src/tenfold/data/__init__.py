@@ -19,7 +19,8 @@
     splits.py       k-fold and hold-out splits, also by group or by class
     frames.py       pixels -> inputs;  npz.py  arrays of a file;  skipped.py  files that were left out, and why
 
-Optional packages are imported where they are used: PyAV for video, Pillow for clips (`pip install "tenfold[video]"`).
+Optional packages are imported where they are used: PyAV for video, Pillow for clips and packed
+images (`pip install "tenfold[video]"` brings both).
 """
 
 from tenfold.data.audio import Recordings as Recordings

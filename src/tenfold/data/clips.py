@@ -1,11 +1,9 @@
 """Clips: an .npz file of short clips -> a data set of (frames flattened (steps, height * width * channels), class)."""
 
-import importlib
 import io
 import itertools
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torch.utils.data import Dataset
 
 from tenfold.data.frames import CENTER, SCALE, as_inputs, check_scale
 from tenfold.data.npz import ascends, read_npz
+from tenfold.data.pillow import image_module
 from tenfold.data.sequences import Sample
 
 LAYOUT = (
@@ -103,12 +102,12 @@ def _sheets(path: Path, data: np.ndarray, offsets: np.ndarray, n_frames: int) ->
         raise ValueError(
             f"{path} has {data.size} bytes and {len(offsets)} offsets that do not ascend within them; {LAYOUT} are needed: write it again"
         )
-    image_module = _pillow(path)
+    library = image_module(f"{path} has clips as JPEG sheets")
     whole = data.tobytes()
     clips: list[np.ndarray] = []
     for position, (start, end) in enumerate(itertools.pairwise(offsets)):
         try:
-            with image_module.open(io.BytesIO(whole[start:end])) as image:
+            with library.open(io.BytesIO(whole[start:end])) as image:
                 sheet = np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError) as error:  # Pillow's errors for damaged files
             raise ValueError(f"clip {position} of {path} is damaged ({error}); a whole JPEG file is needed: write it again") from error
@@ -123,13 +122,3 @@ def _sheets(path: Path, data: np.ndarray, offsets: np.ndarray, n_frames: int) ->
                 f"clip {position} of {path} has shape {clips[-1].shape}, clip 0 has {clips[0].shape}; one shape is needed: resize it"
             )
     return np.stack(clips)
-
-
-def _pillow(path: Path) -> Any:
-    try:
-        return importlib.import_module("PIL.Image")
-    except ImportError as error:
-        raise ImportError(
-            f'{path} has clips as JPEG sheets, which need Pillow, which is not installed; the extra "video" is needed: '
-            'run pip install "tenfold[video]"'
-        ) from error

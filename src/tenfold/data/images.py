@@ -1,18 +1,17 @@
 """Images: .npz files of small labelled images -> pixels and classes as tensors, training and test part."""
 
-import importlib
 import io
 import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tenfold.data.npz import ascends, read_npz
+from tenfold.data.pillow import image_module
 
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 PACKED = ("header", "payload", "offsets", "labels")
@@ -88,12 +87,12 @@ def read_packed_images(path: str | os.PathLike[str]) -> Images:
             f"the file {place} has offsets that do not cut its payload of {len(arrays['payload'])} bytes into images; ascending ones "
             "from 0 to its end are needed: save it again"
         )
-    opened = _pillow()
+    library = image_module(f"the file {place} has images packed as JPEG")
     header, payload = arrays["header"].tobytes(), arrays["payload"].tobytes()
     pictures = []
     for number, (start, end) in enumerate(itertools.pairwise(offsets)):
         try:
-            pictures.append(np.asarray(opened.open(io.BytesIO(header + payload[start:end])).convert("RGB")))
+            pictures.append(np.asarray(library.open(io.BytesIO(header + payload[start:end])).convert("RGB")))
         except OSError as error:
             raise ValueError(
                 f"image {number} of {place} cannot be read ({error}); undamaged JPEG files are needed: save it again"
@@ -109,12 +108,3 @@ def _images(place: Path, pixels: np.ndarray, labels: np.ndarray) -> Images:
         )
     wide = torch.from_numpy(pixels if pixels.ndim == 4 else pixels[..., None])
     return Images(wide.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels.astype(np.int64)))
-
-
-def _pillow() -> Any:
-    try:
-        return importlib.import_module("PIL.Image")
-    except ImportError as error:
-        raise ImportError(
-            'images are packed as JPEG, which needs Pillow, which is not installed; run: pip install "tenfold[video]"'
-        ) from error
