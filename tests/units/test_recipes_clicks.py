@@ -17,7 +17,8 @@ from torch import nn
 import tenfold
 import tenfold.recipes
 from tenfold.data.ctr_synthetic import PlantedClicks, SyntheticClicks, write_clicks
-from tenfold.recipes.clicks.metrics import auc, click_scores
+from tenfold.recipes.auc import auc
+from tenfold.recipes.clicks.metrics import click_scores
 from tenfold.recipes.clicks.model import DLRM, KAGGLE_MODES, TableSpec, kaggle_tables, largest, with_tables
 from tenfold.recipes.clicks.sizes import dlrm_sizes
 from tenfold.recipes.clicks.training import ClickTraining, predict_scores, train_clicks

@@ -1,9 +1,12 @@
 """Calibration: whether probabilities mean what they say."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from tenfold.recipes.auc import auc
 
 N_BINS = 15
 
@@ -46,17 +49,11 @@ def calibration(probabilities: Tensor, labels: Tensor) -> Calibration:
     bins = (confidence * N_BINS).ceil().clamp(1, N_BINS).long() - 1
     gaps = torch.zeros(N_BINS, dtype=torch.float64).index_add_(0, bins, confidence - is_right.double())
     loss = -probabilities.gather(1, labels[:, None]).clamp_min(1e-300).log().mean()
+    error_auc = auc(confidence, is_right)
     return Calibration(
-        float(is_right.double().mean()), float(loss), float(gaps.abs().sum()) / len(labels), _auc(confidence, is_right), len(labels)
+        float(is_right.double().mean()),
+        float(loss),
+        float(gaps.abs().sum()) / len(labels),
+        None if math.isnan(error_auc) else error_auc,
+        len(labels),
     )
-
-
-def _auc(score: Tensor, is_positive: Tensor) -> float | None:
-    """The area under the ROC curve, from mean ranks."""
-    n_positive = int(is_positive.sum())
-    n_negative = len(score) - n_positive
-    if not n_positive or not n_negative:
-        return None
-    _, inverse, counts = score.unique(return_inverse=True, return_counts=True)
-    mean_ranks = counts.cumsum(0).double() - (counts - 1).double() / 2
-    return float((mean_ranks[inverse][is_positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tenfold.recipes.clicks.metrics import auc
+from tenfold.recipes.auc import auc
 
 
 @dataclass(frozen=True)
