@@ -38,6 +38,7 @@ class Format(abc.ABC):
     n_kernel_modes: ClassVar[int | None] = None  # the same for convolutions; None: as n_modes
 
     rank_step: ClassVar[float] = 0.8  # ratio between the ranks that a plan tries
+    is_svd_of_matrices: ClassVar[bool] = False  # whether without a kernel it is no better than SVD, and not tried beside it
 
     rank: Rank = None
 

@@ -1,11 +1,14 @@
 """Offers: computed once, good for any number of budgets, and the same plans as one by one."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import tenfold
-from tenfold import CP, Budget
+from tenfold import CP, SVD, Budget, Format, selection
+from tenfold.fold import Fold
 from tenfold.plan import offers_for
 from tenfold.ranks import offers as module
 
@@ -38,6 +41,25 @@ def test_many_budgets_need_one_set_of_solutions(calibration: Tensor | None, monk
 def test_a_plan_of_nothing_says_that_all_is_dense():
     made = offers_for(Network(), CP(), goal=Budget(flops=0.5), inputs=X).plan_of({}, None)
     assert all(one.format is None for one in made.layers) and made.params_after == made.params_before
+
+
+@dataclass(frozen=True)
+class Product(Format):
+    """``o1 r, r k1 k2 i1 -> o1 i1 k1 k2``: without a kernel, what an SVD is."""
+
+    is_svd_of_matrices = True
+
+    def factors(self, fold: Fold) -> list[tuple[str, ...]]:
+        return [(*fold.role("o"), "r"), ("r", *fold.role("k"), *fold.role("i"))]
+
+
+def test_an_svd_by_another_name_is_tried_for_kernels_only(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(selection, "AUTO", (SVD(), Product()))
+    made = offers_for(Network(), goal=Budget(params=0.5))
+    tried = {name: {type(one.format) for one in found} for name, found in made.candidates.items()}
+    assert tried == {"body": {SVD, Product}, "head": {SVD}}
+    made = offers_for(Network(), Product(), goal=Budget(params=0.5))
+    assert {type(one.format) for one in made.candidates["head"]} == {Product}, "there is no other"
 
 
 def test_a_budget_of_accuracy_is_no_plan():

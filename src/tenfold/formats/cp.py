@@ -28,6 +28,7 @@ class CP(Format):
     """
 
     rank_step = 0.75
+    is_svd_of_matrices = True
 
     stable: bool = False
 

@@ -25,6 +25,8 @@ class Tucker(Format):
     Source: Tucker 1966; for convolutions Kim et al. 2016, arXiv 1511.06530, section 3.1.
     """
 
+    is_svd_of_matrices = True
+
     all_modes: bool = False
 
     def factors(self, fold: Fold) -> Sequence[Sequence[str]]:

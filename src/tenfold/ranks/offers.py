@@ -1,5 +1,6 @@
 """Offers: all that a plan chooses from, found out once and good for any number of budgets."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +9,6 @@ from torch import nn
 
 from tenfold.budget import Budget
 from tenfold.fold import Fold
-from tenfold.formats import CP, Tucker
 from tenfold.plan_data import LayerPlan, Plan
 from tenfold.progress import Progress
 from tenfold.ranks.allocate import Option, allocate
@@ -124,8 +124,8 @@ def find_candidates(
         load = steps.workload(one) if steps else None
         for choice in chosen[one.name]:
             folds = tuple(choice.folds(one))
-            if isinstance(choice.format, CP | Tucker) and len(chosen[one.name]) > 1 and _n_kernel(folds[0]) == 1:
-                continue  # for a matrix neither is better than its SVD, which is also tried
+            if choice.format.is_svd_of_matrices and len(chosen[one.name]) > 1 and _n_kernel(folds[0]) == 1:
+                continue  # for a matrix it is no better than its SVD, which is also tried
             shapes.setdefault((choice.format, folds, load, one.name in moments), []).append(one)
     jobs: dict[tuple[Any, ...], list[Found]] = {}
     for number, ((format, folds, load, has_moment), members) in enumerate(shapes.items()):
@@ -149,10 +149,7 @@ def has_metric(one: Found, fold: Fold | None, moments: Mapping[str, Whitening]) 
 
 
 def _n_kernel(fold: Fold) -> int:
-    size = 1
-    for mode in fold.role("k"):
-        size *= fold.sizes[mode]
-    return size
+    return math.prod(fold.sizes[mode] for mode in fold.role("k"))
 
 
 def plan_of_rows(model: nn.Module, rows: Sequence[LayerPlan], goal: Budget | None, steps: Trace | None, metric: str, seed: int) -> Plan:
