@@ -15,6 +15,7 @@ from tenfold.solvers.solution import Solution, rebuild
 from tenfold.solvers.whitening import Whitening
 from tenfold.weight import FactorizedWeight
 
+SWEEPS = 200  # of iterative solvers at most, for a single layer as for a model
 BATCH_LIMIT = 1 << 16  # values in a tensor up to which tensors of the same shape are solved together; above, one by one is faster
 
 
@@ -56,7 +57,7 @@ def decompose(
     *,
     names: Sequence[str] | None = None,
     whitenings: Sequence[Whitening | None] | None = None,
-    sweeps: int = 200,
+    sweeps: int = SWEEPS,
     seed: int = 0,
     warn: bool = True,
     fit_steps: int = STEPS,

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 import tenfold
 import tenfold.nn as tnn
-from tenfold.formats import SVD, TTM
+from tenfold.formats import SVD, TR, TTM
 
 LOOKUPS = pytest.mark.parametrize("kind", [tnn.Embedding, tnn.EmbeddingBag])
 
@@ -57,6 +57,15 @@ def test_from_pretrained(kind: Any) -> None:
     layer = kind.from_pretrained(table, freeze=False, padding_idx=5, format=TTM(rank=2), in_modes=(3, 4), out_modes=(2, 4))
     assert layer.padding_idx == 5 and all(p.requires_grad for p in layer.parameters())
     assert layer.factorized.network.ranks == {"r1": 2}
+
+
+@LOOKUPS
+def test_a_pretrained_table_is_fitted_as_long_as_a_dense_layer(kind: Any) -> None:
+    table, format = torch.randn(60, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64), TR(rank=4)
+    same, shorter = (kind.from_pretrained(table, format=format, **given) for given in ({}, {"sweeps": 100}))
+    dense = kind.from_dense(kind.dense_type.from_pretrained(table), format)
+    assert_close(same.weight, dense.weight, rtol=0, atol=0)
+    assert not torch.equal(same.weight, shorter.weight), "100 sweeps are not enough here, so the test can fail"
 
 
 @LOOKUPS

@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from tenfold.buckets import bucket
 from tenfold.contract import ContractionPlan, Machine, Positions, dense_plan, plan_convolution, plan_linear, plan_rows, recount
-from tenfold.decompose import decompose
+from tenfold.decompose import SWEEPS, decompose
 from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.network import Network
@@ -103,7 +103,7 @@ class FactorizedLayer(nn.Module, abc.ABC):
         *,
         in_modes: Sequence[int] | None = None,
         out_modes: Sequence[int] | None = None,
-        sweeps: int = 200,
+        sweeps: int = SWEEPS,
         seed: int = 0,
     ) -> Self:
         """The factorised layer closest to a dense one, in Frobenius norm of the weight.

@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_iter
 from typing_extensions import Self
 
 from tenfold import contract
+from tenfold.decompose import SWEEPS
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer, Workload
@@ -86,7 +87,7 @@ class EmbeddingLayer(FactorizedLayer, abc.ABC):
         format: Format,
         in_modes: Sequence[int] | None = None,
         out_modes: Sequence[int] | None = None,
-        sweeps: int = 100,
+        sweeps: int = SWEEPS,
         seed: int = 0,
         **options: Any,
     ) -> Self:
