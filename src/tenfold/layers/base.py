@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from tenfold.buckets import bucket
 from tenfold.contract import ContractionPlan, Machine, Positions, dense_plan, plan_convolution, plan_linear, plan_rows, recount
+from tenfold.contract.steps import RowsPlan
 from tenfold.decompose import SWEEPS, decompose
 from tenfold.fold import Fold
 from tenfold.format import Format
@@ -131,7 +132,7 @@ class FactorizedLayer(nn.Module, abc.ABC):
         """The dense weight, rebuilt on demand (kept between calls in eval without gradients); read-only."""
         return self.factorized.dense()
 
-    def plan(self, batch: int = 16) -> Any:
+    def plan(self, batch: int = 16) -> ContractionPlan | RowsPlan:
         """How the weight is contracted with a batch in eval; `print` it."""
         return self.factorized.plan_apply(batch, True)
 

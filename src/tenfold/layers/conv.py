@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from tenfold.buckets import places
-from tenfold.contract import Positions
+from tenfold.contract import ContractionPlan, Positions
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer, Workload, uniform_std
@@ -117,7 +117,7 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
         stride = math.prod(self.stride)
         return Positions(places(x.shape[2:]), 1, tuple(self.kernel_size), self.is_transposed, stride, self._is_pointwise).nominal
 
-    def plan(self, batch: int = 16, positions: Sequence[int] = (32, 32)) -> Any:
+    def plan(self, batch: int = 16, positions: Sequence[int] = (32, 32)) -> ContractionPlan:
         """How the weight is contracted with a batch of inputs with so many positions, in eval; `print` it."""
         p = self._positions(torch.empty(0, 0, *positions, device="meta"))
         return self.factorized.plan_convolve(batch, True, p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride)

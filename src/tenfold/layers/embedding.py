@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_iter
 from typing_extensions import Self
 
 from tenfold import contract
+from tenfold.contract.steps import RowsPlan
 from tenfold.decompose import SWEEPS
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
@@ -105,7 +106,7 @@ class EmbeddingLayer(FactorizedLayer, abc.ABC):
             dense.weight.copy_(self.weight)
         return dense.train(self.training)
 
-    def plan(self, batch: int = 16) -> Any:
+    def plan(self, batch: int = 16) -> RowsPlan:
         """How rows are looked up; `print` it. It does not depend on the number of ids."""
         return self.factorized.plan_rows()
 
