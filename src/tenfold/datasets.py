@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from tenfold.batches import batches
 from tenfold.data.pillow import image_module
 from tenfold.evaluate import evaluate
+from tenfold.messages import one_line
 from tenfold.running import call, eval_mode
 from tenfold.sources import call_function, read_function
 
@@ -216,7 +217,7 @@ def check_inputs(model: nn.Module, inputs: Any, origin: str) -> None:
             call(model, inputs)
     except Exception as error:
         shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
-        message = " ".join(str(error).split())[:300]
+        message = one_line(error)
         raise ValueError(
             f"{type(model).__name__} raised {type(error).__name__} on inputs of shape {shape} from {origin}: {message}; inputs "
             "are needed that it takes: check the data, or give --input-shape"

@@ -16,6 +16,7 @@ from torch.utils import _pytree
 from tenfold.compiled import unwrapped
 from tenfold.files import write_bytes
 from tenfold.layers.base import FactorizedLayer
+from tenfold.messages import one_line
 from tenfold.model_file import load as load
 from tenfold.model_file import save as save
 from tenfold.recurrent.opened import close_recurrent
@@ -70,7 +71,7 @@ def to_exported_program(model: nn.Module, inputs: Inputs, *, dynamic_batch: bool
             program = torch.export.export(model, args, kwargs, dynamic_shapes=axes, strict=False)
         except Exception as error:
             raise RuntimeError(
-                f"torch.export stopped at {type(model).__name__} with {type(error).__name__}: {_one_line(error)}; a forward is needed "
+                f"torch.export stopped at {type(model).__name__} with {type(error).__name__}: {one_line(error)}; a forward is needed "
                 "whose steps depend on neither values nor the batch size: change it, or export for one batch size with dynamic_batch=False"
             ) from error
         run = program.module()
@@ -123,7 +124,7 @@ def to_onnx(
     except Exception as error:
         old = f", for this torch {torch.__version__} packages of its time ({OLD_ONNX})" if torch.__version__ < "2.7" else ""
         raise RuntimeError(
-            f"{type(model).__name__} did not become ONNX: {type(error).__name__}: {_one_line(error)}; operators that both ONNX and "
+            f"{type(model).__name__} did not become ONNX: {type(error).__name__}: {one_line(error)}; operators that both ONNX and "
             f"onnxruntime have are needed: convert the model to float32, try another opset{old}, or use tenfold.export.export_torch"
         ) from error
     with eval_mode(model), torch.no_grad():
@@ -225,7 +226,7 @@ def _check_same(wanted: Any, run: Any, what: str, example: Any) -> None:
         found = _tensors(run())
     except Exception as error:
         raise RuntimeError(
-            f"{what} fails {where} with {type(error).__name__}: {_one_line(error)}; it must run as the model does: {advice}"
+            f"{what} fails {where} with {type(error).__name__}: {one_line(error)}; it must run as the model does: {advice}"
         ) from error
     expected = _tensors(wanted)
     if [tuple(t.shape) for t in found] != [tuple(t.shape) for t in expected]:
@@ -254,7 +255,3 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
 def tolerance(dtype: torch.dtype) -> float:
     """The difference allowed between outputs: 1e-4, and 8 roundings where the dtype is coarser than that."""
     return max(TOLERANCE, 8 * torch.finfo(dtype).eps) if dtype.is_floating_point else 0.0
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import tenfold
 from tenfold.files import read_header, read_tensors
+from tenfold.messages import one_line
 
 COLLECTIONS = {"torchvision": "torchvision", "timm": "timm", "hf": "transformers"}
 NESTED = ("state_dict", "model_state_dict", "model")  # keys under which checkpoints keep a state_dict
@@ -72,7 +73,7 @@ def _from_collection(collection: str, name: str, is_pretrained: bool) -> nn.Modu
     except Exception as error:  # a build for another torch fails in ways of its own
         raise ImportError(
             f"the model {collection}:{name} needs the package {package}, which cannot be imported ({type(error).__name__}: "
-            f"{_one_line(error)}); "
+            f"{one_line(error)}); "
             "a build for the installed torch is needed: install both from the same place"
         ) from error
     try:
@@ -85,7 +86,7 @@ def _from_collection(collection: str, name: str, is_pretrained: bool) -> nn.Modu
         return kind.from_pretrained(name) if is_pretrained else kind(config)
     except Exception as error:  # the collections raise what they like: unknown name, no network, broken file
         raise ValueError(
-            f"{package} has not given the model {name!r} ({type(error).__name__}: {_one_line(error)}); a name that it knows is needed, and "
+            f"{package} has not given the model {name!r} ({type(error).__name__}: {one_line(error)}); a name that it knows is needed, and "
             "for pretrained weights a network or its cache: check the name, or pass --weights FILE"
         ) from error
 
@@ -124,7 +125,7 @@ def call_function(function: Callable[[], Any], text: str) -> Any:
             return function()
     except Exception as error:
         raise ValueError(
-            f"{text} raised {type(error).__name__}: {_one_line(error)}; it must run without arguments: "
+            f"{text} raised {type(error).__name__}: {one_line(error)}; it must run without arguments: "
             "try it in Python, or add --debug for the traceback"
         ) from error
 
@@ -147,7 +148,7 @@ def _module_of_file(path: Path) -> ModuleType:
     except Exception as error:
         del sys.modules[name]
         raise ValueError(
-            f"the file {path} raised {type(error).__name__}: {_one_line(error)}; it must be importable: "
+            f"the file {path} raised {type(error).__name__}: {one_line(error)}; it must be importable: "
             "run it with Python and mend what it says"
         ) from error
     return module
@@ -158,7 +159,7 @@ def _module_of_package(name: str, what: str, forms: str) -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:
         raise ValueError(
-            f"the module {name!r} cannot be imported ({type(error).__name__}: {_one_line(error)}); {what} needs {forms}: "
+            f"the module {name!r} cannot be imported ({type(error).__name__}: {one_line(error)}); {what} needs {forms}: "
             "check the name, or write the path of a file with .py"
         ) from error
 
@@ -184,11 +185,6 @@ def _is_offered(module: ModuleType, key: str, value: object) -> bool:
     return all(
         p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in inspect.signature(value).parameters.values()
     )
-
-
-def _one_line(error: BaseException, limit: int = 300) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[:limit] + " ..."
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------
