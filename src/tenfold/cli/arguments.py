@@ -185,10 +185,14 @@ class Training:
     """flip: images are mirrored at random; crop: also cut out at random places."""
     precision: Precision = "float32"
     """Of products; auto: bfloat16 where the machine computes with it, which is faster there, else float32."""
+    teacher_weight: float = 0.9
+    """The original model's share of the loss, 0 to 1; the labels have the rest."""
     feature_weight: float = 0.0
     """Part of the original model's lessons that are on layers, not on outputs, 0 to 1."""
     sensitivity_weight: float = 0.0
     """Penalty that keeps factors from cancelling each other; 0.01 is gentle."""
+    bound_lr: bool = False
+    """Divide the learning rate of each layer by what its factors magnify a step."""
     rebuild: bool = False
     """Multiply with weights rebuilt from factors: faster for small convolutions."""
     channels_last: bool = False
@@ -208,5 +212,12 @@ class Training:
             "lr": self.lr,
             "batch_size": self.batch_size,
             "augment": None if self.augment == "none" else self.augment,
+            "precision": self.precision,
+            "teacher_weight": self.teacher_weight,
+            "feature_weight": self.feature_weight,
+            "sensitivity_weight": self.sensitivity_weight,
+            "bound_lr": self.bound_lr,
+            "rebuild": self.rebuild,
+            "channels_last": self.channels_last,
             "seed": seed,
         }
