@@ -72,6 +72,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         (["compress", "{net}:network", "--out", "{out}", "--budget", "0.5", "--calibration", "{net}:empty"], "a data set of 0 samples"),
         (["compress", "{net}:network", "--out", "{out}", "--format", "svd:rank=2", "--data", "{net}:labels_beyond_the_classes"], "label"),
         (["finetune", "{net}:network", "--weights", "{dense}", "--train", "x", "--out", "{out}"], "is no file that tenfold wrote"),
+        (["finetune", "{net}:network", "--weights", "{dense}", "--train", "x", "--out", "{out}", "--calibration", "x"], "--calibration"),
         (["report", "{net}:network", "--compressed", "{dense}", "--out", "{out}"], "is no file that tenfold wrote"),
         (["export", "{net}:network", "--weights", "{dense}", "--to", "onnx", "--out", "{out}"], "an example is needed: give --input-shape"),
         (["export", "{net}:network", "--weights", "{dense}", "--to", "jpeg", "--out", "{out}"], "jpeg"),

@@ -81,8 +81,6 @@ class Data:
 
     data: str | None = None
     """Test data, for accuracies: file.py:function (returns a Dataset or DataLoader), .npz with images and labels, or image folder."""
-    calibration: str | None = None
-    """Real inputs, in the same forms: errors are then measured on layers' outputs, and BatchNorm statistics re-estimated."""
     input_shape: str | None = None
     """One sample's shape, to count FLOP without data: 3,224,224 or 128:int64. Images of a folder are resized to it."""
     normalize: str | None = None
@@ -105,13 +103,16 @@ class Data:
             check_labels(model, data)
         return data
 
-    def inputs(self, model: nn.Module) -> Any:
+    def inputs(self, model: nn.Module, calibration: str | None = None) -> Any:
         """An example input, which the model takes: of --input-shape, else the first of the data; None where there is neither.
+
+        Args:
+            calibration: the data of --calibration, taken where --data is not given.
 
         Raises:
             ValueError: the model fails on it.
         """
-        text = self.data if self.data is not None else self.calibration
+        text = self.data if self.data is not None else calibration
         if self.input_shape is not None and (text is None or not Path(text).expanduser().is_dir()):
             inputs, origin = example_inputs(self.input_shape), f"--input-shape {self.input_shape}"
         else:
@@ -119,6 +120,16 @@ class Data:
         if inputs is not None:
             check_inputs(model, inputs, origin)
         return inputs
+
+
+Calibration: TypeAlias = Annotated[
+    str | None,
+    Parameter(
+        group=DATA,
+        help="Real inputs, in the forms of --data: errors are then measured on layers' outputs, and compress lets BatchNorm "
+        "statistics and biases follow what changed.",
+    ),
+]
 
 
 @lru_cache(maxsize=4)

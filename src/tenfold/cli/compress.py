@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from torch import nn
 
 import tenfold
-from tenfold.cli.arguments import Common, Data, Model, Planning, Training, Weights
+from tenfold.cli.arguments import Calibration, Common, Data, Model, Planning, Training, Weights
 from tenfold.cli.console import Outcome, Steps
 from tenfold.cli.output import check_space, writable_folder
 from tenfold.cli.result import result_data, result_tables
@@ -50,6 +50,7 @@ def compress(
     ] = False,
     weights: Weights = Weights(),
     data: Data = Data(),
+    calibration: Calibration = None,
     planning: Planning = Planning(),
     training: Training = Training(),
     common: Common = Common(),
@@ -75,8 +76,8 @@ def compress(
         steps("reading model and data", 0, 1)
         network = weights.load(model, common.seed)
         check_space(out, n_bytes(network))
-        inputs, test, train = data.inputs(network), data.test(network), data.read(finetune)
-        job = Job(network, out, test, data.read(data.calibration), inputs, common.seed, steps, sequential)
+        inputs, test, train = data.inputs(network, calibration), data.test(network), data.read(finetune)
+        job = Job(network, out, test, data.read(calibration), inputs, common.seed, steps, sequential)
         train, held = held_data(validation, train, data, common.seed)
         steps("reading model and data", 1, 1)
         command = f"tenfold {shlex.join(sys.argv[1:])}"
@@ -86,7 +87,7 @@ def compress(
         if train is None or given is not None:
             made = given or job.plan(*asked)
         else:
-            question = repr((model_identity(network), planning, data, common.seed))
+            question = repr((model_identity(network), planning, data, calibration, common.seed))
             made = kept_plan(out / PLAN, question, lambda: job.plan(*asked))
         return job.run(made, train, training, command)
 

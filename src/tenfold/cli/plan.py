@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 import tenfold
-from tenfold.cli.arguments import Common, Data, Model, Planning, Weights
+from tenfold.cli.arguments import Calibration, Common, Data, Model, Planning, Weights
 from tenfold.cli.console import Outcome, Steps, change, share, table
 from tenfold.cli.output import writable_file
 from tenfold.formats import format_text
@@ -23,6 +23,7 @@ def plan(
     out: Annotated[Path | None, Parameter(help="Write the plan to this file, to be edited and given to compress --plan.")] = None,
     weights: Weights = Weights(),
     data: Data = Data(),
+    calibration: Calibration = None,
     planning: Planning = Planning(),
     common: Common = Common(),
 ) -> Outcome:
@@ -43,9 +44,9 @@ def plan(
                 network,
                 planning.format,
                 budget=planning.budget,
-                inputs=data.inputs(network),
+                inputs=data.inputs(network, calibration),
                 filter=planning.layers(network),
-                calibration=data.read(data.calibration),
+                calibration=data.read(calibration),
                 latency=planning.latency,
                 seed=common.seed,
                 progress=steps,
