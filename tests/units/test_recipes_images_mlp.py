@@ -50,6 +50,12 @@ def test_a_recipe_has_its_controls_and_keeps_its_runs(tmp_path: Path) -> None:
     assert str(again).startswith("## mnist-mlp")
 
 
+@pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning", "ignore:precision is 'bfloat16':UserWarning")
+def test_the_recipe_takes_a_precision(tmp_path: Path) -> None:
+    options = Options(data=write_images(tmp_path), formats=("cp:rank=4",), seeds=(0,), epochs=1, batch_size=40, precision="bfloat16")
+    assert run_recipe("mnist-mlp", options).data()["settings"]["precision"] == "bfloat16"
+
+
 class Stopped(Exception):
     pass
 

@@ -19,7 +19,7 @@ from tenfold.recipes.images.task import ImageTask
 from tenfold.recipes.options import DENSE, Options
 from tenfold.recipes.shown import Table, write_result
 
-CHOICES = ("formats", "has_dense_twin", "epochs", "batch_size", "lr", "dense_lr", "temperature", "protocol")
+CHOICES = ("formats", "has_dense_twin", "epochs", "batch_size", "lr", "dense_lr", "temperature", "precision", "protocol")
 N_IN, N_HIDDEN, N_OUT = 784, 512, 10
 N_HELD_OUT = 5000  # training images kept for choices
 PROTOCOLS = ("test", "validation")
