@@ -19,6 +19,7 @@ from torch.testing import assert_close
 from tenfold.bayes.factorized_weights import factorized_weights
 from tenfold.formats import CP, TTM
 from tenfold.nn import Linear
+from tenfold.precision import Precision
 from tenfold.recipes.automatic_ranks import LAST, Training, adam, cosine, fix_ranks, search_rate, train_automatic, train_null, train_plain
 
 TRAINING = Training(epochs=40, batch_size=64, lr=3e-2, dense_lr=1e-2, temperature=10.0, tolerance=0.05)
@@ -161,14 +162,35 @@ def test_schedules() -> None:
     assert search_rate(99, 100) == LAST < 0.05
 
 
-def test_mixed_precision_is_for_products_alone() -> None:
+SHORT = Training(epochs=1, batch_size=64, lr=1e-2, dense_lr=1e-2, temperature=1.0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "is_native", "dtype"),
+    [("bfloat16", True, torch.bfloat16), ("auto", True, torch.bfloat16), ("auto", False, torch.float32), ("float32", True, torch.float32)],
+)
+def test_mixed_precision_is_for_products_alone(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision, is_native: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr("tenfold.precision.has_bfloat16", lambda device: is_native)
     seen = []
     task, model = Regression(), nn.Sequential(nn.Linear(16, 16), nn.Identity())
     model[1].register_forward_hook(lambda module, arguments, output: seen.append(output.dtype))
-    short = Training(epochs=1, batch_size=64, lr=1e-2, dense_lr=1e-2, temperature=1.0, precision="bfloat16")
-    train_plain(model, task, short, 1e-2, seed=0)
-    assert set(seen) == {torch.bfloat16}
+    train_plain(model, task, replace(SHORT, precision=precision), 1e-2, seed=0)
+    assert set(seen) == {dtype}
     assert {one.dtype for one in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("bf16", r"precision is 'bf16'; it needs one of auto, float32, bfloat16, float16: choose one of these"),
+        ("float16", r"'float16', which needs a scaled loss; this training takes 'float32', 'bfloat16' or 'auto': choose one of these"),
+    ],
+)
+def test_other_precisions_are_refused(precision: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_plain(nn.Linear(16, 16), Regression(), replace(SHORT, precision=precision), 1e-2, seed=0)
 
 
 def test_weights_decay_and_vectors_do_not() -> None:

@@ -11,7 +11,7 @@ arXiv 2305.02538).
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from tenfold.bayes import Rounding, attach
 from tenfold.bayes.report import Decision
 from tenfold.bayes.surgery import resize
 from tenfold.optimizer import make_optimizer
+from tenfold.precision import Precision, settled
 from tenfold.progress import Progress, silent
 from tenfold.recipes.rank_steps import Search, Steps, Task
 from tenfold.recipes.run_checkpoint import run_settings
@@ -44,7 +45,8 @@ class Training:
     quiet, full: parts of the search: until the prior begins, and until it has its full weight.
     tuning: the part of all steps after the decision; tuning_lr: its highest learning rate relative to `lr`.
     weight_decay: of AdamW, for parameters with two axes or more; search_decay: that of the search, where the prior is in its place.
-    precision: float32, or bfloat16: the forward and backward steps in mixed precision; values, optimiser and tests stay in float32.
+    precision: float32; bfloat16: the forward and backward steps in mixed precision, while values, optimiser and tests stay in float32;
+        or auto, see `tenfold.precision`.
     rebuild: multiply with weights rebuilt from their factors: the same to rounding, and faster where weights are small.
     """
 
@@ -63,7 +65,7 @@ class Training:
     tuning_lr: float = 0.5
     weight_decay: float = 0.0
     search_decay: float = 0.0
-    precision: str = "float32"
+    precision: Precision = "float32"
     rebuild: bool = False
 
 
@@ -111,7 +113,7 @@ def train_plain(
         checkpoint: a file to go on from, written every `save_every` steps and at the end; remove it when what was trained is safe.
 
     Raises:
-        ValueError: the checkpoint is damaged, or of a run with other settings.
+        ValueError: the checkpoint is damaged, or of a run with other settings; or the precision is none, or float16.
     """
     horizon = training.epochs * task.n_steps
     steps = _steps(model, task, training, lr, round(part * horizon), seed, task.n_examples, horizon=horizon)
@@ -230,6 +232,12 @@ def _steps(
 
     n_before: steps whose batches are past; horizon: where the learning rate would reach zero; left out, at the last step.
     """
+    if training.precision == "float16":
+        raise ValueError(
+            "precision is 'float16', which needs a scaled loss; this training takes 'float32', 'bfloat16' or 'auto': choose one of these"
+        )
+    precision = settled(training.precision, next(model.parameters()).device)
+    training = replace(training, precision=precision)  # a checkpoint is of what was computed with
     end = total if horizon is None else horizon
 
     def rate(step: int) -> float:
@@ -254,7 +262,7 @@ def _steps(
             seed=seed,
         )
         search = Search(posterior, rule, n_search, training.least_ratio)
-    return Steps(model, task, seed, total, rate, optimizer, settings, search, training.precision, training.rebuild, n_before)
+    return Steps(model, task, seed, total, rate, optimizer, settings, search, precision, training.rebuild, n_before)
 
 
 def _found(steps: Steps) -> FoundRanks:

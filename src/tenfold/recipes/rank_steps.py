@@ -136,7 +136,7 @@ class Steps:
     rate: the learning rate of a step.
     optimizer: makes that of the model, whose parameters the decision replaces; it is told whether it serves the search.
     settings: what has to be the same for the training to go on, as texts.
-    precision: of the forward and backward steps; is_rebuilt: they multiply with rebuilt weights.
+    precision: of the forward and backward steps, float32 or bfloat16; is_rebuilt: they multiply with rebuilt weights.
     n_before: steps before the first one here, whose batches are past.
     seconds: in the steps that are done.
     """
