@@ -24,7 +24,11 @@ def train(
         Path | None, Parameter(help="The recipe's file or folder, or the folder that holds it; $TENFOLD_DATA where not given.")
     ] = None,
     format: Annotated[
-        Patterns, Parameter(help="Of the input map, with modes: kcp:rank=2,in=10x12x10x12,out=4x4x4x2; may be given several times.")
+        Patterns,
+        Parameter(
+            help="Of what the recipe factorises, in recurrent networks the input map: kcp:rank=2,in=10x12x10x12,out=4x4x4x2; may be given "
+            "several times where the recipe compares formats."
+        ),
     ] = (),
     recurrent_format: Annotated[
         str | None, Parameter(help="Of the recurrent map of the factorised networks; dense where not given.")
@@ -33,11 +37,15 @@ def train(
     protocol: Annotated[str | None, Parameter(help="A published way to use the data, where a recipe has several.")] = None,
     seeds: Annotated[int, Parameter(help="How many, from --seed on.", group=TRAINING)] = 3,
     folds: Annotated[int | None, Parameter(help="How many folds of each seed; all where not given.", group=TRAINING)] = None,
-    epochs: Annotated[int | None, Parameter(help="Passes over the training data.", group=TRAINING)] = None,
-    batch_size: Annotated[int | None, Parameter(help="Sequences in a batch.", group=TRAINING)] = None,
-    hidden: Annotated[int | None, Parameter(help="Size of the hidden state.", group=TRAINING)] = None,
-    lr: Annotated[float | None, Parameter(help="Highest learning rate of the factorised networks.", group=TRAINING)] = None,
-    dense_lr: Annotated[float | None, Parameter(help="Highest learning rate of the dense network.", group=TRAINING)] = None,
+    epochs: Annotated[int | None, Parameter(help="Passes over the training data; of ml1m, sweeps.", group=TRAINING)] = None,
+    batch_size: Annotated[int | None, Parameter(help="Samples in a batch.", group=TRAINING)] = None,
+    hidden: Annotated[int | None, Parameter(help="Size of the hidden state; of dlrm, width of the embeddings.", group=TRAINING)] = None,
+    lr: Annotated[
+        float | None, Parameter(help="Highest learning rate of the factorised networks; of dlrm, that of the factors.", group=TRAINING)
+    ] = None,
+    dense_lr: Annotated[
+        float | None, Parameter(help="Highest learning rate of the dense network; of dlrm, that of all but the factors.", group=TRAINING)
+    ] = None,
     temperature: Annotated[
         float | None, Parameter(help="Of the prior on ranks, where they are found by training; more compresses more.", group=TRAINING)
     ] = None,

@@ -21,13 +21,14 @@ class Options:
     """Choices of a user; None is the recipe's own.
 
     data: the recipe's file or folder, or a folder that holds it.
-    formats: of the input-to-hidden map, as text with modes.
+    formats: of what the recipe factorises, in recurrent networks the input-to-hidden map, as text, with modes where they are split.
     has_dense_twin: also train the dense network.
     recurrent_format: of the hidden-to-hidden map of the factorised networks, as text; None: dense.
     seeds: of the splits, the start values and the order of the data.
     folds: how many folds of each seed are run.
-    epochs, batch_size, hidden: passes over the training data, sequences in a batch, size of the hidden state.
-    lr, dense_lr: highest learning rate of the factorised networks, and of the dense one.
+    epochs: passes over the training data; of ml1m, sweeps.
+    batch_size, hidden: samples in a batch; size of the hidden state, or of DLRM the width of the embeddings.
+    lr, dense_lr: highest learning rate of the factorised networks, and of the dense one; of DLRM that of the factors, and of all else.
     temperature: of the prior on ranks, where they are found by training.
     precision: float32, bfloat16 for steps in mixed precision, or auto, where a recipe has them; see `tenfold.precision`.
     protocol: name of a published way to use the data, where there are several.
