@@ -21,6 +21,7 @@ from torch import nn
 
 import tenfold
 import tenfold.layers
+from tenfold.files import read_header
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -177,17 +178,25 @@ def test_a_page_that_needs_nothing(page: Path, workplace: Path) -> None:
 
 def test_the_file_format(workplace: Path) -> None:
     def build_model() -> nn.Module:
-        return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Embedding(30, 8), nn.Linear(27, 12), nn.Conv1d(6, 4, 3))
+        return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Embedding(30, 8), nn.Linear(27, 12), nn.Conv1d(6, 4, 3), nn.LSTM(12, 8))
 
     sum_of_two = tenfold.KT(rank=2, groups=((2, 1), (1, 2)))
-    small: Any = tenfold.compress(
-        build_model(), {"3": sum_of_two, "4": tenfold.STTu(rank=2), "0": tenfold.TTM(rank=2), "2": tenfold.HT(rank=2)}
-    )
+    formats = {
+        "3": sum_of_two,
+        "4": tenfold.STTu(rank=2),
+        "0": tenfold.TTM(rank=2),
+        "2": tenfold.HT(rank=2),
+        "5.ih_l0": tenfold.SVD(rank=2),
+    }
+    small: Any = tenfold.compress(build_model(), formats)
     assert " + " in small[3].factorized.network.statement
     names: dict[str, Any] = {"build_model": build_model, "small": small}
     run_page(ROOT / "docs" / "file_format.md", names)
-    for name in ("0", "2", "3", "4"):
+    for name in formats:
         torch.testing.assert_close(names["dense_weight"]("small.safetensors", name), small.get_submodule(name).weight.detach())
+    tenfold.save(small, "planned.safetensors", plan=tenfold.plan(build_model(), tenfold.SVD(rank=2)))
+    keys = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "file_format.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(read_header("planned.safetensors").metadata) == set(keys)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
