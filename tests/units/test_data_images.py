@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tenfold.data.images import Images, read_images, read_packed_images
+from tenfold.data import Images, read_images, read_packed_images
 
 
 def arrays(**changes: Any) -> dict[str, np.ndarray]:

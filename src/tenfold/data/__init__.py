@@ -12,7 +12,7 @@
 
     movielens.py    ratings of films, ranking tests                        -> FeatureRows, Candidates
     frappe.py       uses of apps in context                                -> FeatureRows
-    images.py       an .npz file or IDX files of images                    -> Images
+    images.py       .npz files of images, as arrays or as JPEG files       -> Images
 
     feature_rows.py rows of features of several fields, and their splits
     sequences.py    sequences of different lengths and how they become padded or packed batches
@@ -43,6 +43,9 @@ from tenfold.data.frappe import read_frappe as read_frappe
 from tenfold.data.ids import HashedIds as HashedIds
 from tenfold.data.ids import IdVocabulary as IdVocabulary
 from tenfold.data.ids import build_vocabulary as build_vocabulary
+from tenfold.data.images import Images as Images
+from tenfold.data.images import read_images as read_images
+from tenfold.data.images import read_packed_images as read_packed_images
 from tenfold.data.movielens import Candidates as Candidates
 from tenfold.data.movielens import read_candidates as read_candidates
 from tenfold.data.movielens import read_ratings as read_ratings
