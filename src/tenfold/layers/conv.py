@@ -23,8 +23,8 @@ Sizes = int | Sequence[int]
 class ConvolutionLayer(FactorizedLayer, abc.ABC):
     """What convolutions and transposed convolutions of one to three dimensions share.
 
-    The options are those of the torch layer, kept in `options`, a torch layer on the "meta" device: it checks arguments, holds
-    stride, padding and so on, and costs no memory.
+    A torch layer checks the arguments, on the "meta" device, where it costs no memory; `_build` copies what `_OPTIONS` names from it, or
+    from the layer that is replaced.
     """
 
     is_transposed: ClassVar[bool] = False
