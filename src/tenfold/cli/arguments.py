@@ -146,7 +146,7 @@ class Planning:
     """What to keep of the model: flops=0.5, params=0.25, bytes=0.25, or several with commas; or, for compress, accuracy_drop=0.5: the
     fewest FLOP with which at most so many points of accuracy are lost on --validation."""
     format: str = "auto"
-    """auto, or one for all layers: svd, cp, tucker, tt, ttm; with ranks as in cp:rank=12."""
+    """auto, or one for all layers, as svd; with ranks as in cp:rank=12. `tenfold formats` lists all."""
     filter: Patterns = ()
     """Only layers whose name matches this pattern, e.g. 'layer3.*'; may be given several times."""
     skip: Patterns = ()

@@ -9,8 +9,8 @@ tested once. Inputs are the absolute differences of successive frames, 15 steps,
 gradients clipped at norm 1, the same steps; KCP, TTM, BT, TR and HT with nearly the same number of parameters in the input map, 4,300
 to 4,800 times fewer than dense.
 Command: tenfold train clips-lstm --data fight_video/clips250_16x60x80.npz --out clips
-Expected: no published number exists for this protocol. One seed, two of five folds, 20 epochs: dense 67 %, KCP 80 %, each +- 5 points by
-the number of clips alone. The whole protocol is not confirmed yet.
+Expected: no published number exists for this protocol. Measured with --folds 2 --epochs 15 (three seeds, table in docs/formats.md): dense
+71.7 +- 1.5 %, KCP 76.0 +- 1.7, TTM 74.3 +- 1.2, BT 72.3 +- 4.7, TR 74.0 +- 1.7, HT 76.7 +- 2.3 %. All five folds are not confirmed.
 """
 
 from dataclasses import dataclass
