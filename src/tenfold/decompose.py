@@ -66,6 +66,10 @@ def decompose(
     """Factors for dense weights of the same shape, in their own dtype and on their own device; solved in float64.
 
     Args:
+        names: of the weights, for messages; "weight 0" and so on where left out.
+        sweeps: of iterative solvers, at most.
+        seed: of start values.
+        warn: say where factors are degenerate or a solver has not converged.
         whitenings: for each weight the metric of its inputs (see `Whitening`); None measures the error on the weight itself.
         fit_steps: steps of `output_fit` at most, for what whitening leaves of the metric; 0 for none.
         correct: whether a format whose factors are to be insensitive corrects them after that fit.

@@ -77,6 +77,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
 
     Raises:
         TypeError: a tensor has a dtype that safetensors does not know.
+        ValueError: names, shapes and metadata need more than HEADER_LIMIT bytes.
         OSError: see `replacing`.
     """
     header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}

@@ -178,10 +178,15 @@ def make_fold(
     """A fold of (role, size) axes; outputs and inputs get `n_modes` modes each; where one has modes given, the other gets as many.
 
     Args:
+        groups: of a grouped convolution; they divide the axis of `grouped_role`, whose modes are then those of one group.
+        grouped_role: "o", or "i" of a transposed convolution. The other axis is as the weight has it, of one group already.
         gates: the output axis holds so many matrices one after another; the number of the gate becomes the first output mode, unless
             `out_modes` already have the product of the whole axis.
         gate_mode: which pair of modes carries it; left out, the one with the largest input for its output, where it costs least
             and lowers no rank.
+
+    Raises:
+        ValueError: modes do not fit their axis, groups or gates do not divide theirs, or `gate_mode` names no output mode.
     """
     if gates > 1:
         return _gated(axes, n_modes, in_modes, out_modes, gates, gate_mode)

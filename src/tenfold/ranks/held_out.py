@@ -37,6 +37,8 @@ def check_apart(training: Any, validation: Any) -> None:
 def hold_out(data: Any, fraction: float, *, seed: int = 0) -> tuple[Any, Any]:
     """(training, validation): a part of a data set, drawn at random, is held out for validation.
 
+    Of a DataLoader only its data set is taken: its batch size, sampler and collate function are not those of the two parts.
+
     Raises:
         ValueError: the fraction is not within 0..1, or leaves either side without a sample.
         TypeError: the data have no length and places, as a stream of batches.

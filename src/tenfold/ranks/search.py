@@ -2,7 +2,7 @@
 
 Candidates, their errors and effects are computed once; every fraction of the cost then has its plan, by one multiplier. The smallest
 fraction that stays inside is found by bisection. What bisection costs is fine-tuning, so a cheap proxy chooses where to look: the
-accuracy right after decomposition, with BatchNorm re-estimated. Fine-tuning wins back about the same part of the loss everywhere; the
+accuracy right after decomposition, with BatchNorm corrected. Fine-tuning wins back about the same part of the loss everywhere; the
 part that it won back so far says how large the one-shot loss may be, and the next trial is the smallest fraction with that loss.
 That the loss grows as the fraction falls is an assumption, true but for noise.
 
@@ -65,12 +65,13 @@ def search(
         sequential: as in `tenfold.compress`.
         folder: keeps trials, the best model and the checkpoint of the trial in progress. The same call with the same folder goes on where
             the last one stopped, even if that was killed.
-        resolution: steps of the fraction that is searched.
-        tunings: at most so many trials are fine-tuned (evaluated, where there is no fine-tuning).
+        resolution: steps of the fraction that is searched, 0.001..0.5.
+        tunings: at most so many trials, at least 1, are fine-tuned (evaluated, where there is no fine-tuning).
 
     Raises:
         ValueError: the budget has no accuracy_drop, there are no validation data, they share samples with the training data or have no
-            classes, the folder is that of another search, or no plan at all makes the model smaller (the message names the smallest).
+            classes, `finetune` has arguments and there are no `data`, `resolution` is outside of 0.001..0.5, `tunings` is below 1, the
+            folder is that of another search, or no plan at all makes the model smaller (the message names the smallest).
     """
     model = unwrapped(model)
     goal = as_budget(budget)
