@@ -99,12 +99,24 @@ def test_a_budget_out_of_reach_is_an_error_or_a_warning(monkeypatch: pytest.Monk
 def test_speed_at_any_price_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch):
     """All but the smallest ranks are slow: the budget can be kept, but at a loss that is several times as large."""
     timed_as(monkeypatch, lambda name, one: 2.0 if one.flops < 60_000 else 0.9)
-    with pytest.warns(UserWarning, match=r"^flops=0.75 with layers that .* has a loss of \S+ in place of \S+; .* may be slower: keep more"):
+    words = (
+        r"^flops=0.75 with layers that .* has a loss of \S+ in place of \S+ \(sum of the layers' relative squared errors\); .* "
+        "may be slower: keep more"
+    )
+    with pytest.warns(UserWarning, match=words):
         made = tenfold.plan(Network(), SVD(), budget="flops=0.75", inputs=X)
     free = tenfold.plan(Network(), SVD(), budget="flops=0.75", inputs=X, latency="ignored")
     assert [row.format for row in made.layers] == [row.format for row in free.layers]
     asked = tenfold.plan(Network(), SVD(), budget="flops=0.75", inputs=X, latency="measured")
     assert all(row.measured_speedup == 2 for row in asked.layers if row.format is not None)
+
+
+def test_with_calibration_data_a_loss_is_a_divergence(monkeypatch: pytest.MonkeyPatch):
+    timed_as(monkeypatch, lambda name, one: 2.0 if one.flops < 60_000 else 0.9)
+    monkeypatch.setattr(latency, "LOSS_RATIO", 0.0)  # any loss is too much
+    monkeypatch.setattr(latency, "LOSS_MORE", 0.0)
+    with pytest.warns(UserWarning, match=r"\(divergence of the outputs: nats of logits, of single outputs the relative squared error\); "):
+        tenfold.plan(Network(), SVD(), budget="flops=0.75", inputs=X, calibration=(X, X))
 
 
 def test_what_is_slow_is_timed_again(monkeypatch: pytest.MonkeyPatch):

@@ -27,7 +27,7 @@ from tenfold.weight import FactorizedWeight
 Latency: TypeAlias = Literal["auto", "measured", "ignored"]
 LATENCIES: tuple[Latency, ...] = get_args(Latency)
 ROUNDS = 40  # at most; each takes choices away, 2 to 8 are usual
-LOSS_RATIO, LOSS_MORE = 2.0, 0.1  # what speed may cost unasked: this times the loss, or so much more; see `Offers.loss`
+LOSS_RATIO, LOSS_MORE = 2.0, 0.1  # what speed may cost unasked: this times the loss, or so much more, in `Offers.loss_unit`
 NAMED = 3  # layers in a message
 
 
@@ -57,7 +57,9 @@ def timed_plan(offers: Offers, goal: Budget | None, latency: Latency, inputs: An
         loss, least = offers.loss(picked), offers.loss(free)
         if latency == "measured" or loss <= max(LOSS_RATIO * least, LOSS_MORE + least):
             return offers, fast.plan_of(picked, goal)
-        problem = f"{goal} with layers that all run as fast as dense here has a loss of {loss:.2g} in place of {least:.2g}"
+        problem = (
+            f"{goal} with layers that all run as fast as dense here has a loss of {loss:.2g} in place of {least:.2g} ({offers.loss_unit})"
+        )
     slow = [name for name, one in free.items() if offers.speeds.get((name, one), 1.0) < 1]
     warnings.warn(
         f"{problem}; the plan is made without regard to times, and {', '.join(slow[:NAMED])}{' and others' if len(slow) > NAMED else ''} "

@@ -65,9 +65,16 @@ class Offers:
         return {one.name: choices[k] for one, choices, k in zip(self.layers, lists, numbers, strict=True) if k}
 
     def loss(self, picked: Mapping[str, Candidate]) -> float:
-        """What candidates cost the model: the relative squared error of its outputs where effects were measured, else the sum of theirs."""
+        """What candidates cost the model, in `loss_unit`."""
         effects = zip(self.layers, self.effects, strict=True)
         return sum(effect.loss_of(picked[one.name].error) for one, effect in effects if one.name in picked)
+
+    @property
+    def loss_unit(self) -> str:
+        """What losses are, in words: the divergence of `ranks.effect` where effects were measured, else a sum over layers."""
+        if self.moments:
+            return "divergence of the outputs: nats where they are classes, else their relative squared error"
+        return "sum of the layers' relative squared errors"
 
     @property
     def totals(self) -> dict[str, float]:
