@@ -42,7 +42,7 @@ class Diagnosis:
     worst_congruence: the smallest cosine between two terms; near -1 they cancel each other.
     condition_numbers: for each factor, of its least-squares problem. Infinite where it is singular, None where it is not known.
     largest_eigenvalue: of J'J for the Jacobian of the weight by its factors.
-    stable_step: 1 / largest_eigenvalue: gradient descent on ||W - W~||^2 diverges above.
+    stable_step: what the function of this name gives: gradient descent on ||W - W~||^2 diverges above.
     is_flagged, advice: whether something is wrong, and what to do; "" where nothing is.
     """
 
@@ -87,6 +87,14 @@ def diagnose(model: nn.Module) -> list[Diagnosis]:
     return [_diagnosis(_layer_name(name), weight) for name, weight in found.items()]
 
 
+def stable_step(largest_eigenvalue: float) -> float:
+    """The step above which gradient descent on ||W - W~||^2 diverges near its minimum, from the largest eigenvalue of J'J.
+
+    The Hessian there is 2 J'J, so this is 1 / the eigenvalue; of half of the square it would be twice as much.
+    """
+    return 1 / largest_eigenvalue if largest_eigenvalue > 0 else math.inf
+
+
 def _layer_name(name: str) -> str:
     """The name of the layer from that of its weight: encoder.0 from encoder.0.factorized."""
     return ".".join(part for part in name.split(".") if part != "factorized")
@@ -121,7 +129,7 @@ def _diagnosis(name: str, weight: FactorizedWeight) -> Diagnosis:
         **numbers,
         condition_numbers=tuple(None if math.isnan(value) else value for value in conditions),
         largest_eigenvalue=eigenvalue,
-        stable_step=1 / eigenvalue if eigenvalue > 0 else math.inf,
+        stable_step=stable_step(eigenvalue),
         is_flagged=bool(advice),
         advice=advice,
     )

@@ -51,6 +51,22 @@ def test_a_degenerate_layer_is_flagged_with_what_to_do():
     assert f"flagged: {found.advice}" in str(found)
 
 
+@pytest.mark.parametrize(("part", "is_stable"), [(0.9, True), (1.1, False)])
+def test_gradient_descent_diverges_above_the_stable_step(part: float, is_stable: bool):
+    layer = tenfold.nn.Linear(6, 5, bias=False, format=SVD(rank=2)).double()
+    wanted, step = layer.weight.detach().clone(), part * diagnose(layer)[0].stable_step
+    errors = []
+    with torch.no_grad():
+        for factor in layer.parameters():
+            factor += 1e-6 * torch.randn_like(factor)
+    for _ in range(60):
+        loss = (layer.weight - wanted).square().sum()
+        errors.append(loss.item())
+        for factor, gradient in zip(layer.parameters(), torch.autograd.grad(loss, list(layer.parameters())), strict=True):
+            factor.data -= step * gradient
+    assert (errors[-1] < errors[0]) == is_stable
+
+
 def test_unbalanced_factors_are_flagged():
     layer = tenfold.nn.Linear(24, 20, format=SVD(rank=4))
     with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 
 import tenfold
 from recipe_data import write_network
-from tenfold.diagnosis import diagnose
+from tenfold.diagnosis import diagnose, stable_step
 from tenfold.recipes.papers.stable_cpd import accuracy, published, stability
 from tenfold.recipes.papers.stable_cpd.networks import NETWORKS, Case, case
 from tenfold.recipes.papers.stable_cpd.picture import picture
@@ -77,6 +77,15 @@ def test_a_loss_that_is_not_finite_is_a_result(small_case: Case) -> None:
     found = stability.trials(small_case, Request(seeds=(0,)), effort)
     assert [(one.after, one.is_stable) for one in found] == [(None, False)] * 2
     assert stability.table(found, effort).rows[0][-4:] == ("not finite", "not finite", "0 of 1", "0 of 1")
+
+
+def test_the_largest_step_is_that_of_a_diagnosis() -> None:
+    trials = [
+        stability.Trial("resnet8", 0.5, variant, 1e-3, 0, 0.1, value, 0.5) for variant, value in zip(("CP", "CP-EPC"), (8, 4), strict=True)
+    ]
+    made = stability.table(trials, stability.QUICK)
+    found = dict(zip(made.columns, made.rows[0], strict=True))
+    assert [found[f"{name} largest step"] for name in ("CP", "CP-EPC")] == ["0.12", "0.25"] == [f"{stable_step(v):.2g}" for v in (8, 4)]
 
 
 def test_a_budget_out_of_reach_is_a_note(small_case: Case) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 
 import tenfold
 from tenfold.calibrate import reestimate_norms
-from tenfold.diagnosis import diagnose
+from tenfold.diagnosis import diagnose, stable_step
 from tenfold.evaluate import evaluate
 from tenfold.recipes.kept import kept_place, read_kept, write_kept
 from tenfold.recipes.papers.stable_cpd.networks import Case
@@ -169,7 +169,7 @@ def table(trials: Sequence[Trial], effort: Effort) -> Table:
                 f"{fraction:g}x",
                 f"{lr:g}",
                 *(f"{one[0].error:.3f}" for one in pair),
-                *(f"{2 / one[0].eigenvalue:.2g}" for one in pair),
+                *(f"{stable_step(one[0].eigenvalue):.2g}" for one in pair),
                 *(f"{one[0].before:.1%}" for one in pair),
                 *(_accuracy(one) for one in pair),
                 *(f"{sum(t.is_stable for t in one)} of {len(one)}" for one in pair),
@@ -179,7 +179,7 @@ def table(trials: Sequence[Trial], effort: Effort) -> Table:
         f"top-1 on {effort.n_test:,} images, before and after {effort.steps} steps of SGD with momentum 0.9 on labels, batch "
         f"{effort.batch_size}; mean over seeds +- standard deviation. CP and CP-EPC share fit, ranks, batches and schedule."
     )
-    step = "largest step: 2 / the largest eigenvalue of J'J of any kernel; gradient descent on the error of the kernels diverges above."
+    step = "largest step: of gradient descent on ||W - W~||^2 of any kernel, 1 / the largest eigenvalue of J'J; it diverges above."
     words = f"CP-EPC: within {effort.slack:g} times the error of CP. stable: the loss stays finite, and its last tenth is below its first."
     return Table("Stability: the same fine-tuning of plain and of corrected CP", columns, tuple(rows), (protocol, step, words))
 
