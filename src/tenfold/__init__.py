@@ -14,6 +14,8 @@ The data flow, in the order of the functions:
 """
 
 from tenfold import bayes as bayes
+from tenfold import correction as correction
+from tenfold import diagnosis as diagnosis
 from tenfold import export as export
 from tenfold import init as init
 from tenfold import nn as nn

@@ -215,6 +215,26 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not [target for target in targets if not (page.parent / target).exists()]
 
 
+MISSING = """
+import operator, sys, tenfold
+for name in sys.argv[1:]:
+    try:
+        operator.attrgetter(name.removeprefix("tenfold."))(tenfold)
+    except AttributeError:
+        print(name)
+"""
+
+
+def test_names_that_pages_give_are_there_after_the_import() -> None:
+    """Modules may have to be imported by their names; what is in those is given with its import."""
+    texts = [BLOCK.sub("", page.read_text(encoding="utf-8")) for page in PAGES if not page.name.startswith("add_a_")]
+    spans = [span for text in texts for span in re.findall(r"`([^`\n]+)`", text) if "import" not in span]
+    names = sorted({name for span in spans for name in re.findall(r"\btenfold(?:\.\w+)+", span)})
+    assert "tenfold.diagnosis.diagnose" in names
+    run = subprocess.run([sys.executable, "-c", MISSING, *names], capture_output=True, text=True, check=True)
+    assert not set(run.stdout.split()) - set(MODULES)
+
+
 def test_paths_in_the_architecture_exist() -> None:
     """What the page says lives somewhere lives there."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
