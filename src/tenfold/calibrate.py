@@ -1,5 +1,6 @@
 """What real inputs tell: second moments of the inputs of every layer, and BatchNorm statistics of a changed model."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from tenfold.batches import as_batch, batches
 from tenfold.moments import InputMoments as InputMoments
-from tenfold.moments import batch_norms
+from tenfold.moments import NotFinite, batch_norms
 from tenfold.progress import Progress, silent
 from tenfold.running import batch_size, call, probing
 from tenfold.solvers.whitening import Whitening
@@ -18,6 +19,7 @@ MOMENT_SAMPLES = 2048  # second moments of inputs settle early
 NORM_SAMPLES = 4096
 MATCHED_SAMPLES = 1024  # fewer do where both models see the same ones
 BATCH_SIZE = 64
+REFUSALS = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError)  # of models that check what they get
 LEAST_VARIANCE = 1e-4  # of the running variance, added to both variances of a ratio
 
 
@@ -157,18 +159,23 @@ def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     return rows.mean(1), rows.var(1, unbiased=False)
 
 
-def run_on(model: nn.Module, inputs: Any) -> Any:
-    """The model's output for calibration inputs.
+def run_on(model: nn.Module, inputs: Any, data: str = "calibration data") -> Any:
+    """The model's output for inputs; `data` is what an error calls where they come from.
 
     Raises:
         RuntimeError: the model does not take them.
     """
     try:
         return call(model, inputs)
-    except RuntimeError as error:
+    except NotFinite:
+        raise
+    except REFUSALS as error:
         shapes = ", ".join(f"{tuple(one.shape)} of {one.dtype}" for one in _tensors(inputs)) or type(inputs).__name__
+        text = str(error) or type(error).__name__
+        if isinstance(error, TypeError) and re.search("(positional|keyword) argument", text):
+            text += '; the last of several tensors of a sample, and the entry "labels" of a mapping, are its target and no argument'
         raise RuntimeError(
-            f"{type(model).__name__} does not run on the calibration data, whose batch is {shapes}: {error}; inputs as in training are "
+            f"{type(model).__name__} does not run on the {data}, whose batch is {shapes}: {text}; inputs as in training are "
             "needed: give data of the size and with the transforms (to float tensors, normalised) that the model was trained with"
         ) from error
 

@@ -42,6 +42,8 @@ def check_weight(weight: Tensor, name: str) -> None:
         raise TypeError(f"{name} has the dtype {weight.dtype}; real floating-point values are needed: convert it, or leave the layer dense")
     if weight.numel() == 0:
         raise ValueError(f"{name} has shape {tuple(weight.shape)} and no values; leave the layer dense")
+    if weight.is_meta:
+        raise ValueError(f"{name} is on the meta device, without values; a decomposition needs them: load the model's weights first")
     if not bool(torch.isfinite(weight).all()):
         count = int((~torch.isfinite(weight)).sum())
         raise ValueError(

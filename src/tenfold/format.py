@@ -8,6 +8,7 @@ import abc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -111,6 +112,7 @@ class Format(abc.ABC):
 
         Raises:
             ValueError: the format has no rank, a rank below 1 or one above the largest useful.
+            TypeError: a rank is no number.
         """
         widest = self.widest(fold)
         return widest.resized(self._resolve(widest))
@@ -147,6 +149,12 @@ class Format(abc.ABC):
         most, name = self.free_ranks(widest), type(self).__name__
         if self.rank is None:
             raise ValueError(f"{name}() has no rank; a layer needs one: give {name}(rank=8), or let tenfold.plan choose")
+        ranks = self.rank if isinstance(self.rank, tuple) else () if isinstance(self.rank, float) else (self.rank,)
+        if bad := [rank for rank in ranks if not isinstance(rank, Integral)]:
+            raise TypeError(
+                f"{name} got the rank {self.rank!r}, with {bad[0]!r} a {type(bad[0]).__name__}; an int is needed, a fraction as a float, "
+                f"or a tuple with one int for each rank index: give for instance {name}(rank=8)"
+            )
         if isinstance(self.rank, tuple):
             if len(self.rank) != len(most):
                 raise ValueError(

@@ -16,6 +16,10 @@ from tenfold.uses import Uses
 SIZE_LIMIT = 4608  # values in a patch above which no moment is kept: 4608^2 doubles are 170 MB
 
 
+class NotFinite(ValueError):
+    """Inputs of a layer that are NaN or infinite."""
+
+
 class InputMoments:
     """Forward hooks that accumulate the second moment of each layer's inputs in float64, streaming over any number of samples.
 
@@ -117,13 +121,13 @@ def finite_rows(name: str, module: nn.Module, values: tuple[Any, ...]) -> Tensor
     """(groups, rows, n): the patches of a layer's first input, None where it has none.
 
     Raises:
-        ValueError: a value is NaN or infinite.
+        NotFinite: a value is NaN or infinite.
     """
     if (first := first_argument(values)) is None or not first.numel():
         return None
     rows = patches(module, first.detach())
     if not bool(torch.isfinite(rows).all()):
-        raise ValueError(
+        raise NotFinite(
             f"the inputs of {name} have values that are NaN or infinite; calibration needs finite ones: "
             "check that the data are normalised as the model expects"
         )

@@ -7,11 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tenfold.calibrate import run_on
 from tenfold.flops import flop_counter
 from tenfold.layers.base import FactorizedLayer, Workload
 from tenfold.network import Network
-from tenfold.running import batch_size, call, first_argument, probing
+from tenfold.running import batch_size, first_argument, probing
 from tenfold.survey import Found
+
+EXAMPLE = "example inputs"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,11 @@ class Trace:
 
 
 def trace(model: nn.Module, inputs: Any, layers: Sequence[Found]) -> Trace:
-    """Runs the model once in eval mode on an example: a tensor, a tuple of arguments or a mapping of keyword arguments."""
+    """Runs the model once in eval mode on an example: a tensor, a tuple of arguments or a mapping of keyword arguments.
+
+    Raises:
+        RuntimeError: the model does not take it.
+    """
     calls: dict[str, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
 
     def hook(name: str) -> Any:
@@ -77,11 +84,11 @@ def trace(model: nn.Module, inputs: Any, layers: Sequence[Found]) -> Trace:
 
     with probing(model):
         if any(isinstance(module, FactorizedLayer) for module in model.modules()):
-            call(model, inputs)  # these keep what they make of their factors; the second call is what all later ones cost
+            run_on(model, inputs, EXAMPLE)  # these keep what they make of their factors; the second call is what all later ones cost
         handles = [one.module.register_forward_hook(hook(one.name), with_kwargs=True) for one in layers]
         try:
             with flop_counter() as counter:
-                call(model, inputs)
+                run_on(model, inputs, EXAMPLE)
         finally:
             for handle in handles:
                 handle.remove()

@@ -268,6 +268,43 @@ def test_data_that_the_model_does_not_take(data: Tensor):
             run()
 
 
+@pytest.mark.parametrize("refusal", [AssertionError, ValueError, IndexError, KeyError, AttributeError])
+def test_a_model_that_refuses_its_inputs_itself(refusal: type[Exception]):
+    class Checks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            raise refusal("wrong height") if x.shape[-1] != 3 else self.linear(x)
+
+    model = Checks()
+    with pytest.raises(RuntimeError, match=r"Checks does not run on the calibration data, whose batch is \(4, 7\).*wrong height.*: give"):
+        input_moments(model, survey(model), [torch.zeros(4, 7)])
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.linear(a) + b
+
+
+@pytest.mark.parametrize(
+    "data",
+    [TensorDataset(torch.zeros(4, 3), torch.zeros(4, 3)), [{"a": torch.zeros(4, 3), "b": torch.zeros(4, 3), "target": torch.zeros(4)}]],
+    ids=["no target", "target by another name"],
+)
+def test_targets_that_are_taken_for_arguments(data: Any):
+    model = TwoInputs()
+    with pytest.raises(
+        RuntimeError, match='argument.*the last of several tensors of a sample, and the entry "labels" of a mapping, are its'
+    ):
+        input_moments(model, survey(model), data)
+
+
 def test_data_without_their_transforms():
     class Pictures(Pairs):
         def __getitem__(self, k: int) -> Any:

@@ -132,6 +132,7 @@ def test_transposed_groups_are_slices_of_the_input():
         (torch.ones(2, 2, dtype=torch.int8), TypeError, "fc has the dtype torch.int8; real floating-point values are needed"),
         (torch.zeros(0, 2), ValueError, r"fc has shape \(0, 2\) and no values; leave the layer dense"),
         (torch.tensor([[1.0, float("nan")]]), ValueError, "fc has 1 values that are NaN or infinite among 2; all must be finite: repair"),
+        (torch.ones(2, 2, device="meta"), ValueError, "fc is on the meta device, without values; a decomposition needs them: load"),
         (torch.full((2, 2), float("inf")), ValueError, "fc has 4 values that are NaN or infinite among 4"),
     ],
 )

@@ -1,6 +1,7 @@
 """Format: ranks as numbers, tuples and fractions, and the errors of bad ones."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,19 @@ def test_ranks() -> None:
 def test_bad_ranks(format: Format, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         format.network(MATRIX)
+
+
+@pytest.mark.parametrize(
+    ("rank", "message"),
+    [
+        ("a", "TT got the rank 'a', with 'a' a str; an int is needed.*: give for instance TT.rank=8."),
+        ([2, 2, 2], r"TT got the rank \[2, 2, 2\], with \[2, 2, 2\] a list; an int is needed, a fraction as a float, or a tuple"),
+        ((2, 2.5, 2), r"TT got the rank \(2, 2.5, 2\), with 2.5 a float"),
+    ],
+)
+def test_ranks_that_are_no_numbers(rank: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        TT(rank=rank).network(MATRIX)
 
 
 def test_modes_that_a_format_cannot_take() -> None:

@@ -137,6 +137,17 @@ def test_the_model_is_as_before_also_after_an_error():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+@pytest.mark.parametrize("small", [False, True])
+def test_an_example_that_the_model_does_not_take(small: bool):
+    model: nn.Module = nn.Sequential(nn.Linear(8, 8))
+    model = compress(model, SVD(rank=2)) if small else model
+    with pytest.raises(
+        RuntimeError,
+        match=r"Sequential does not run on the example inputs, whose batch is \(2, 3\) of torch.float32: .*; inputs as in training",
+    ):
+        trace(model, torch.zeros(2, 3), [])
+
+
 def test_compiled_parts_are_traced_as_they_are_written():
     def backend(graph: object, inputs: object) -> None:
         raise AssertionError("a run that only looks must not compile")
