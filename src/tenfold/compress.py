@@ -228,7 +228,7 @@ def _each(
         made = decompose(weights, fold, network, format, names=names, whitenings=metrics, **options)
         if bad := [name for name, one in zip(names, made, strict=True) if not math.isfinite(one.error)]:
             raise ArithmeticError(f"the factors of {', '.join(bad)} are not finite")
-    except (RuntimeError, ArithmeticError) as error:
+    except (RuntimeError, ArithmeticError, ValueError) as error:
         if len(members) > 1:
             return [pair for one in members for pair in _each([one], goals, usable, fold, network, format, options)]
         warnings.warn(

@@ -3,6 +3,7 @@
 import copy
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -333,14 +334,15 @@ def test_biases_follow_what_changed():
     assert not torch.equal(small[0].bias, model[0].bias) and not torch.equal(small[3].bias, model[3].bias)
 
 
-def test_a_layer_that_fails_stays_dense_and_the_others_are_done(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [torch.linalg.LinAlgError, ArithmeticError, ValueError])
+def test_a_layer_that_fails_stays_dense_and_the_others_are_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[Exception]):
     model = nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(3))).eval()
     module = sys.modules["tenfold.compress"]
     solve, bad = module.decompose, model[1].weight
 
     def fails(weights: Any, *args: Any, **options: Any) -> Any:
         if any(torch.equal(one, bad) for one in weights):
-            raise torch.linalg.LinAlgError("the algorithm failed to converge")
+            raise error("the algorithm failed to converge")
         return solve(weights, *args, **options)
 
     monkeypatch.setattr(module, "decompose", fails)
@@ -348,6 +350,8 @@ def test_a_layer_that_fails_stays_dense_and_the_others_are_done(monkeypatch: pyt
         UserWarning, match="1 could not be decomposed as .*failed to converge. and stays dense; .*: choose another format or rank for it"
     ):
         small = compress(model, CP(rank=6))
+    report = tenfold.report(model, small, tmp_path, plan=plan(model, CP(rank=6)))
+    assert [row.reason for row in report.layers] == ["", "dense, although the plan compresses it", ""]
     assert kinds(small).keys() == {"0", "2"} and torch.equal(small[1].weight, bad)
     assert small[1].weight.data_ptr() != bad.data_ptr() and small(images(2, 8)).shape == (2, 8, 2, 2)
 
