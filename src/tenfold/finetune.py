@@ -18,6 +18,7 @@ from tenfold.augment import Augment, as_augment
 from tenfold.batches import n_batches
 from tenfold.checkpoint import Checkpoint
 from tenfold.learner import Learner, Loss, Teacher
+from tenfold.loss import Outputs
 from tenfold.optimizer import MakeOptimizer, Schedule, make_optimizer
 from tenfold.precision import Precision, settled
 from tenfold.progress import Progress, silent
@@ -51,6 +52,7 @@ def finetune(
     clip_norm: float | None = 1.0,
     teacher_weight: float = 0.9,
     temperature: float = 4.0,
+    outputs: Outputs | None = None,
     feature_weight: float = 0.0,
     sensitivity_weight: float = 0.0,
     bound_lr: bool = False,
@@ -83,6 +85,8 @@ def finetune(
         clip_norm: the largest norm of all gradients together; None leaves them.
         teacher_weight: 0..1, the teacher's share of the loss.
         temperature: of the distillation, see `distillation_loss`.
+        outputs: what the teacher's are: "classes", logits whose probabilities are compared, or "values", compared by squared difference.
+            Left out, targets decide, and without targets both distances are added, as nothing tells; one column is a value.
         feature_weight: 0..1, the part of the teacher's share that goes to the outputs of the factorised layers, see `Features`; with
             teacher_weight=1 and feature_weight=1 every layer learns by itself, a good first stage.
         sensitivity_weight: of `SensitivityPenalty`, which keeps factors from becoming degenerate; 0.01 is a gentle one.
@@ -112,7 +116,7 @@ def finetune(
     made = make_optimizer(model, optimizer, lr, weight_decay, epochs * steps, stable_scales(model) if bound_lr else None)
     dtype = settled(precision, next(model.parameters()).device)
     schedule = Schedule(made, epochs * steps, math.ceil(WARMUP * epochs * steps) if warmup is None else warmup)
-    teaching = None if teacher is None else Teacher(teacher, teacher_weight, temperature, feature_weight)
+    teaching = None if teacher is None else Teacher(teacher, teacher_weight, temperature, feature_weight, outputs)
     penalty = SensitivityPenalty(model) if sensitivity_weight else None
     extra = None if penalty is None else (sensitivity_weight, penalty)
     learner = Learner(model, made, schedule, dtype, clip_norm, teaching, loss, extra, channels_last)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tenfold.features import Features
-from tenfold.loss import distillation_loss, first_tensor, task_loss
+from tenfold.loss import Outputs, distillation_loss, first_tensor, task_loss
 from tenfold.optimizer import Schedule
 from tenfold.running import call, eval_mode
 from tenfold.stability import SensitivityPenalty
@@ -22,12 +22,16 @@ Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model whose outputs are learned: with which share of the loss, at which temperature, and with which part for features."""
+    """A model whose outputs are learned: with which share of the loss, at which temperature, and with which part for features.
+
+    outputs: what they are, see `distillation_loss`.
+    """
 
     model: nn.Module
     weight: float
     temperature: float
     feature_weight: float = 0.0
+    outputs: Outputs | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:
@@ -38,10 +42,13 @@ class Teacher:
             )
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise ValueError(f"temperature is {self.temperature}; it needs to be above 0 and finite, e.g. 4")
+        if self.outputs not in (None, "classes", "values"):
+            raise ValueError(f'outputs is {self.outputs!r}; what the outputs are is needed: give "classes", "values", or leave it out')
 
     def __str__(self) -> str:
         text = f"{type(self.model).__name__}, weight {self.weight:g}, temperature {self.temperature:g}"
-        return f"{text}, features {self.feature_weight:g}" if self.feature_weight else text
+        text += f", features {self.feature_weight:g}" if self.feature_weight else ""
+        return f"{text}, outputs {self.outputs}" if self.outputs else text
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class Learner:
             stack.enter_context(torch.autocast(self.device.type, getattr(torch, self.precision), enabled=self.precision != "float32"))
             if self.features is not None:
                 stack.enter_context(self.features.recorded())
-            loss = self._loss(first_tensor(call(self.model, inputs)), inputs, targets)
+            loss = self._loss(call(self.model, inputs), inputs, targets)
         if self.penalty is not None:
             loss = loss + self.penalty[0] * self.penalty[1]()
         value = float(loss.detach())
@@ -124,7 +131,7 @@ class Learner:
         self.scaler.update()
         return value, lr
 
-    def _loss(self, output: Tensor, inputs: Any, targets: Any) -> Tensor:
+    def _loss(self, output: Any, inputs: Any, targets: Any) -> Tensor:
         if not isinstance(targets, Tensor) and (targets is not None or self.teacher is None):
             raise ValueError(
                 f"the data have targets of type {type(targets).__name__}, not tensors; fine-tuning needs (input, target) or a teacher: "
@@ -132,21 +139,20 @@ class Learner:
             )
         if targets is None or (self.teacher is not None and self.teacher.weight == 1):
             return self._distance(output, inputs, targets)
-        loss = (self.loss or task_loss)(output, targets.to(output.device))
+        loss = (self.loss or task_loss)(first_tensor(output), targets.to(self.device))
         if self.teacher is None or self.teacher.weight == 0:
             return loss
         return self.teacher.weight * self._distance(output, inputs, targets) + (1 - self.teacher.weight) * loss
 
-    def _distance(self, output: Tensor, inputs: Any, targets: Tensor | None) -> Tensor:
+    def _distance(self, output: Any, inputs: Any, targets: Tensor | None) -> Tensor:
         assert self.teacher is not None
         with torch.no_grad(), eval_mode(self.teacher.model):
-            wanted = first_tensor(call(self.teacher.model, inputs)).to(output.device)
+            wanted = call(self.teacher.model, inputs)
         share = self.teacher.feature_weight
-        if self.features is None:
-            return distillation_loss(output, wanted, targets, self.teacher.temperature)
-        if share == 1:
+        if self.features is not None and share == 1:
             return self.features.distance()
-        return share * self.features.distance() + (1 - share) * distillation_loss(output, wanted, targets, self.teacher.temperature)
+        distance = distillation_loss(output, wanted, targets, self.teacher.temperature, self.teacher.outputs)
+        return distance if self.features is None else share * self.features.distance() + (1 - share) * distance
 
 
 def _trainable(model: nn.Module) -> set[nn.Parameter]:

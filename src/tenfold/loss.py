@@ -5,12 +5,13 @@ are those of the targets, as in (N, C) and (N, T, C); else on axis 1, as in (N, 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Outputs: TypeAlias = Literal["classes", "values"]  # what outputs are: logits, or values by themselves
 IGNORED = -100  # torch's label for "no target here"
 
 
@@ -50,6 +51,13 @@ def by_class(output: Tensor, targets: Tensor | None) -> Tensor:
     return _full(output.reshape(-1, output.shape[-1]))
 
 
+def logits_of(output: Tensor, targets: Tensor | None) -> Tensor:
+    """(predictions, classes) in float32 or better, as `by_class`; one logit for each prediction is that of class 1, beside 0 of class 0."""
+    is_single = output.dim() < 2 or (targets is not None and output.shape == targets.shape)
+    rows = _full(output.reshape(-1, 1)) if is_single else by_class(output, targets)
+    return torch.cat([torch.zeros_like(rows), rows], -1) if rows.shape[-1] == 1 else rows
+
+
 def check_labels(targets: Tensor, n_classes: int) -> None:
     """Raises ValueError where a label is not one of the classes."""
     kept = targets[targets != IGNORED]
@@ -81,22 +89,57 @@ def task_loss(output: Tensor, targets: Tensor) -> Tensor:
     return F.mse_loss(_full(output), targets.to(output.device, _full(output).dtype))
 
 
-def distillation_loss(output: Tensor, teacher: Tensor, targets: Tensor | None, temperature: float) -> Tensor:
-    """How far an output is from a teacher's.
+def distillation_loss(output: Any, teacher: Any, targets: Any, temperature: float, outputs: Outputs | None = None) -> Tensor:
+    """How far a model's output is from a teacher's.
 
-    For classes T^2 KL(teacher || output) of the probabilities at temperature T, a mean over predictions; else the mean squared
+    For classes T^2 KL(teacher || output) of the probabilities at temperature T, a mean over predictions; for values the mean squared
     difference. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.
+
+    Args:
+        outputs: what outputs are; left out, targets decide: classes that fit the output make it one of classes, floats one of values.
+            Without such targets what the model calls "logits" has classes, a single column is a value, and of all else nothing is known:
+            both distances are added, as KL alone does not see what all columns share, and squares alone teach classes worse.
     """
+    is_named = _has_logits(output)
+    output = first_tensor(output)
+    teacher = first_tensor(teacher).to(output.device)
     if output.shape != teacher.shape:
         raise ValueError(
             f"the model's output has shape {tuple(output.shape)}, but the teacher's has {tuple(teacher.shape)}; distillation needs equal "
             "shapes: take the model before compression as the teacher"
         )
-    if targets is not None and not is_classes(targets):
-        return F.mse_loss(_full(output), _full(teacher))
-    student = F.log_softmax(by_class(output, targets) / temperature, -1)
-    wanted = F.log_softmax(by_class(teacher, targets) / temperature, -1)
-    return F.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
+    if outputs is None:
+        outputs = _kind(output, targets, is_named)
+    loss = output.new_zeros((), dtype=_full(output).dtype)
+    if outputs != "classes":
+        loss = loss + F.mse_loss(_full(output), _full(teacher))
+    if outputs != "values":
+        labels = targets if isinstance(targets, Tensor) and _fits(output, targets) else None
+        student, wanted = (F.log_softmax(logits_of(one, labels) / temperature, -1) for one in (output, teacher))
+        loss = loss + F.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
+    return loss
+
+
+def _kind(output: Tensor, targets: Any, is_named: bool) -> Outputs | None:
+    """What an output is, None where nothing tells."""
+    if isinstance(targets, Tensor) and not is_classes(targets):
+        return "values"
+    if isinstance(targets, Tensor) and _fits(output, targets):
+        return "classes"
+    if output.dim() < 2 or by_class(output, None).shape[-1] == 1:
+        return "values"
+    return "classes" if is_named else None
+
+
+def _fits(output: Tensor, targets: Tensor) -> bool:
+    """Whether targets can be the classes of an output."""
+    shape = tuple(output.shape)
+    return is_classes(targets) and tuple(targets.shape) in (shape, shape[:-1], (*shape[:1], *shape[2:]))
+
+
+def _has_logits(output: Any) -> bool:
+    """Whether a model calls what it gives logits."""
+    return (output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)) is not None
 
 
 def _full(output: Tensor) -> Tensor:

@@ -119,6 +119,18 @@ def test_a_regression_and_a_teacher_of_values():
         assert history.accuracies == ()
 
 
+@pytest.mark.parametrize(("n_outputs", "outputs"), [(1, None), (5, None), (5, "values")])
+def test_a_regression_learns_from_its_teacher_alone(n_outputs, outputs):
+    """What all outputs share is most of it, and a softmax does not see it."""
+    torch.manual_seed(0)
+    inputs, teacher = torch.randn(512, 8), nn.Linear(8, n_outputs)
+    with torch.no_grad():
+        teacher.weight += 2
+    model = tenfold.nn.Linear(8, n_outputs, format=SVD(rank=min(n_outputs, 4)))
+    finetune(model, inputs, epochs=30, batch_size=32, lr=0.02, teacher=teacher, outputs=outputs)
+    assert F.mse_loss(model(inputs), teacher(inputs)) < 0.03 * teacher(inputs).var()
+
+
 def test_a_loss_of_the_users_own():
     inputs, targets = spirals().tensors
     history = finetune(classifier(), (inputs, targets), batch_size=384, loss=lambda output, wanted: output.sum() * 0 + len(wanted))

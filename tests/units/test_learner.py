@@ -55,6 +55,8 @@ def test_teacher_settings_out_of_range():
         Teacher(network(), 1.5, 4.0)
     with pytest.raises(ValueError, match=r"temperature is 0.0; it needs to be above 0 and finite, e.g. 4"):
         Teacher(network(), 0.5, 0.0)
+    with pytest.raises(ValueError, match=r"outputs is 'logits'; what the outputs are is needed: give .classes., .values., or leave it out"):
+        Teacher(network(), 0.5, 1.0, outputs="logits")
 
 
 @pytest.mark.parametrize("targets", [None, [1, 2]])

@@ -69,11 +69,33 @@ def test_distillation_is_the_divergence_from_the_teacher():
     p, q = (teacher / 3).softmax(-1), (output / 3).softmax(-1)
     expected = 9 * (p * (p / q).log()).sum(-1).mean()
     torch.testing.assert_close(distillation_loss(output, teacher, targets, 3.0), expected)
-    torch.testing.assert_close(distillation_loss(output, teacher, None, 3.0), expected)
+    torch.testing.assert_close(distillation_loss(output, teacher, None, 3.0, "classes"), expected)
+    torch.testing.assert_close(distillation_loss({"logits": output}, {"logits": teacher}, None, 3.0), expected)
     torch.testing.assert_close(distillation_loss(output, teacher, draw(6, 5), 3.0), F.mse_loss(output, teacher))
     images, wanted = draw(2, 5, 3, 3), draw(2, 5, 3, 3) * 2
-    flat = distillation_loss(images.movedim(1, -1).reshape(-1, 5), wanted.movedim(1, -1).reshape(-1, 5), None, 1.0)
-    torch.testing.assert_close(distillation_loss(images, wanted, None, 1.0), flat)
+    flat = distillation_loss(images.movedim(1, -1).reshape(-1, 5), wanted.movedim(1, -1).reshape(-1, 5), None, 1.0, "classes")
+    torch.testing.assert_close(distillation_loss(images, wanted, None, 1.0, "classes"), flat)
+
+
+def test_without_targets_both_distances_count_and_one_column_is_a_value():
+    output, teacher = draw(6, 5), draw(6, 5) * 2
+    alone = [distillation_loss(output, teacher, None, 3.0, kind) for kind in ("classes", "values")]
+    torch.testing.assert_close(alone[1], F.mse_loss(output, teacher))
+    torch.testing.assert_close(distillation_loss(output, teacher, None, 3.0), sum(alone))
+    labels_of_something_else = torch.zeros(6, 3, dtype=torch.long)
+    torch.testing.assert_close(distillation_loss(output, teacher, labels_of_something_else, 3.0), sum(alone))
+    for shape in ((6,), (6, 1), (6, 1, 4, 4)):
+        output, teacher = draw(*shape), draw(*shape) * 2
+        torch.testing.assert_close(distillation_loss(output, teacher, None, 3.0), F.mse_loss(output, teacher))
+
+
+@pytest.mark.parametrize(("shape", "labels"), [((6, 1), (6,)), ((6, 1), (6, 1)), ((6,), (6,)), ((6, 1, 2, 2), (6, 2, 2))])
+def test_one_logit_is_that_of_class_one(shape, labels):
+    output, teacher, targets = draw(*shape), draw(*shape) * 2, torch.ones(labels, dtype=torch.long)
+    p, q = (teacher / 3).sigmoid(), (output / 3).sigmoid()
+    expected = 9 * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+    torch.testing.assert_close(distillation_loss(output, teacher, targets, 3.0), expected)
+    torch.testing.assert_close(distillation_loss(output, teacher, None, 3.0, "classes"), expected)
 
 
 def test_distillation_needs_equal_shapes():
