@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.batches import batches, n_batches
-from tenfold.loss import IGNORED, by_class, check_labels, first_tensor, is_classes, task_loss
+from tenfold.loss import IGNORED, Loss, first_tensor, fits, is_classes, logits_of, task_loss
 from tenfold.progress import Progress, silent
 from tenfold.running import call, eval_mode
 
@@ -17,7 +17,7 @@ class Evaluation:
     """What a model reaches on data.
 
     accuracy: top-1, as a ratio in 0..1; None where the targets are values, not classes.
-    loss: mean cross-entropy for classes, mean squared error for values.
+    loss: mean cross-entropy for classes, mean squared error for values, or the mean of a loss that was given (has_own_loss).
     n: the number of predictions counted: samples, or positions where every position of a sample has a target.
     agreement: ratio of predictions that equal the reference model's, right or wrong; None without a reference or without classes.
     """
@@ -26,6 +26,7 @@ class Evaluation:
     loss: float
     n: int
     agreement: float | None = None
+    has_own_loss: bool = False
 
     def __str__(self) -> str:
         parts = [f"loss {self.loss:.4f}"]
@@ -37,20 +38,28 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module, data: Any, batch_size: int = 250, *, reference: nn.Module | None = None, progress: Progress | None = None
+    model: nn.Module,
+    data: Any,
+    batch_size: int = 250,
+    *,
+    reference: nn.Module | None = None,
+    loss: Loss | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Accuracy and loss of a model on data, in eval mode and on the model's own device; every module's mode comes back.
 
     Args:
         data: see `batches`; every batch needs targets.
         reference: a model to compare predictions with, for instance the one before compression.
+        loss: loss(output, targets), a mean over a batch, in place of cross-entropy and squared error; accuracy is counted as without it,
+            where the targets are classes that fit the output.
 
     Raises:
         ValueError: the data are empty or without targets, a label is not one of the classes, or shapes do not fit.
     """
     show = progress or silent
     total = n_batches(data, batch_size) if progress else 0
-    sums = _Sums()
+    sums = _Sums(loss)
     with torch.no_grad(), eval_mode(model):
         for number, (inputs, targets) in enumerate(batches(data, batch_size), 1):
             if not isinstance(targets, Tensor):
@@ -70,7 +79,8 @@ def evaluate(
 class _Sums:
     """Running sums over batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, own_loss: Loss | None) -> None:
+        self.own_loss = own_loss
         self.loss = 0.0
         self.n = 0
         self.n_right: int | None = None
@@ -78,23 +88,21 @@ class _Sums:
 
     def add(self, output: Tensor, targets: Tensor, other: Tensor | None) -> None:
         """Counts one batch."""
-        if not is_classes(targets):
-            self.loss += float(task_loss(output, targets)) * len(targets)
-            self.n += len(targets)
-            return
-        scores = by_class(output, targets)
-        check_labels(targets, scores.shape[-1])
-        wanted = targets.reshape(-1).to(scores.device)
+        has_classes = is_classes(targets) and (self.own_loss is None or fits(output, targets))
+        targets = targets.to(output.device)
+        wanted = targets.reshape(-1)
         counted = wanted != IGNORED
-        n = int(counted.sum())
+        n = int(counted.sum()) if has_classes else len(targets)
         if n == 0:
             return
-        self.loss += float(task_loss(output, targets)) * n
+        self.loss += float((self.own_loss or task_loss)(output, targets)) * n
         self.n += n
-        found = scores.argmax(-1)
+        if not has_classes:
+            return
+        found = logits_of(output, targets).argmax(-1)
         self.n_right = (self.n_right or 0) + int((found == wanted)[counted].sum())
         if other is not None:
-            same = found == by_class(other, targets).argmax(-1).to(found.device)
+            same = found == logits_of(other, targets).argmax(-1).to(found.device)
             self.n_same = (self.n_same or 0) + int(same[counted].sum())
 
     def result(self) -> Evaluation:
@@ -106,4 +114,5 @@ class _Sums:
             self.loss / self.n,
             self.n,
             None if self.n_same is None else self.n_same / self.n,
+            self.own_loss is not None,
         )

@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 from tenfold.augment import Augment, as_augment
 from tenfold.batches import n_batches
 from tenfold.checkpoint import Checkpoint
-from tenfold.learner import Learner, Loss, Teacher
-from tenfold.loss import Outputs
+from tenfold.learner import Learner, Teacher
+from tenfold.loss import Loss, Outputs
 from tenfold.optimizer import MakeOptimizer, Schedule, make_optimizer
 from tenfold.precision import Precision, settled
 from tenfold.progress import Progress, silent
@@ -78,7 +78,7 @@ def finetune(
             last one stopped, even if that was killed, and on a CPU ends with the same bits; a finished run returns at once.
         augment: changes inputs: augment(inputs, generator); "flip" mirrors half of the images, "crop" also
             cuts them out at random places.
-        validation: data to evaluate after every epoch.
+        validation: data to evaluate after every epoch, with `loss` where it is given; one batch is tried before the first step.
         loss: loss(output, targets), a mean; left out, cross-entropy for integer targets and mean squared error for others.
         weight_decay: for parameters with two axes or more; the optimiser's own where one is given.
         warmup: steps until the highest learning rate; a tenth of all steps where left out.

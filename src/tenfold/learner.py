@@ -2,22 +2,19 @@
 
 import contextlib
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tenfold.features import Features
-from tenfold.loss import Outputs, distillation_loss, first_tensor, task_loss
+from tenfold.loss import Loss, Outputs, distillation_loss, first_tensor, task_loss
 from tenfold.optimizer import Schedule
 from tenfold.running import call, eval_mode
 from tenfold.stability import SensitivityPenalty
-
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

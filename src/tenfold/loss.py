@@ -1,16 +1,18 @@
 """What an output is worth: the task's loss, right predictions, and the distance from a teacher's output.
 
-Integer targets are classes, all others are values. Where are the classes of an output? On its last axis where the other axes
-are those of the targets, as in (N, C) and (N, T, C); else on axis 1, as in (N, C, *positions).
+Integer targets are classes, all others are values. One output for each label of 0 or 1 is the logit of class 1. Else, where are the
+classes of an output? On its last axis where the other axes are those of the targets, as in (N, C) and (N, T, C); else on axis 1, as in
+(N, C, *positions).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Outputs: TypeAlias = Literal["classes", "values"]  # what outputs are: logits, or values by themselves
 IGNORED = -100  # torch's label for "no target here"
 
@@ -67,18 +69,19 @@ def check_labels(targets: Tensor, n_classes: int) -> None:
     if low < 0 or high >= n_classes:
         raise ValueError(
             f"the targets have the label {low if low < 0 else high}, but the model has {n_classes} classes, 0 to {n_classes - 1}; "
-            "number the labels from 0, or give the model as many outputs as there are classes"
+            "number the labels from 0, or give the model as many outputs as there are classes, or "
+            "give targets as float where they are values"
         )
 
 
 def task_loss(output: Tensor, targets: Tensor) -> Tensor:
-    """The mean cross-entropy for classes, the mean squared error for values.
+    """The mean cross-entropy for classes, the mean squared error for values. One logit for a label of 0 or 1 is that of class 1.
 
     Raises:
         ValueError: a label is not one of the classes, or the shapes do not fit.
     """
     if is_classes(targets):
-        scores = by_class(output, targets)
+        scores = logits_of(output, targets)
         check_labels(targets, scores.shape[-1])
         return F.cross_entropy(scores, targets.reshape(-1).to(scores.device, torch.long), ignore_index=IGNORED)
     if output.shape != targets.shape:
@@ -114,7 +117,7 @@ def distillation_loss(output: Any, teacher: Any, targets: Any, temperature: floa
     if outputs != "classes":
         loss = loss + F.mse_loss(_full(output), _full(teacher))
     if outputs != "values":
-        labels = targets if isinstance(targets, Tensor) and _fits(output, targets) else None
+        labels = targets if isinstance(targets, Tensor) and fits(output, targets) else None
         student, wanted = (F.log_softmax(logits_of(one, labels) / temperature, -1) for one in (output, teacher))
         loss = loss + F.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
     return loss
@@ -124,14 +127,14 @@ def _kind(output: Tensor, targets: Any, is_named: bool) -> Outputs | None:
     """What an output is, None where nothing tells."""
     if isinstance(targets, Tensor) and not is_classes(targets):
         return "values"
-    if isinstance(targets, Tensor) and _fits(output, targets):
+    if isinstance(targets, Tensor) and fits(output, targets):
         return "classes"
     if output.dim() < 2 or by_class(output, None).shape[-1] == 1:
         return "values"
     return "classes" if is_named else None
 
 
-def _fits(output: Tensor, targets: Tensor) -> bool:
+def fits(output: Tensor, targets: Tensor) -> bool:
     """Whether targets can be the classes of an output."""
     shape = tuple(output.shape)
     return is_classes(targets) and tuple(targets.shape) in (shape, shape[:-1], (*shape[:1], *shape[2:]))

@@ -2,16 +2,19 @@
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tenfold.augment import Augment
 from tenfold.batches import batches, random_states
 from tenfold.checkpoint import Checkpoint
 from tenfold.evaluate import evaluate
 from tenfold.learner import Learner
+from tenfold.loss import IGNORED
 from tenfold.progress import Progress
 
 
@@ -78,6 +81,8 @@ class TrainingRun:
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 if saved is not None:
                     self._restore(saved)
+                elif self.validation is not None and not isinstance(self.validation, Iterator):
+                    self._try_validation()
                 for _ in range(len(self.seconds), self.epochs):
                     self._epoch(saved)
                     saved = None
@@ -92,6 +97,16 @@ class TrainingRun:
         return FinetuneHistory(
             tuple(self.losses), tuple(self.lrs), tuple(self.accuracies), tuple(self.validation_losses), tuple(self.seconds)
         )
+
+    def _try_validation(self) -> None:
+        """Evaluates one batch, so that what is wrong with the data or the loss is not found after an epoch of training."""
+        loaders = random_states(self.validation)
+        states = [loader.get_state() for loader in loaders]
+        inputs, targets = next(iter(batches(self.validation, 1)))
+        if not (isinstance(targets, Tensor) and bool((targets == IGNORED).all())):  # it alone would be data without any target
+            evaluate(self.learner.model, [(inputs, targets)], loss=self.learner.loss)
+        for loader, state in zip(loaders, states, strict=True):
+            loader.set_state(state)
 
     def _epoch(self, saved: dict[str, Any] | None) -> None:
         """One epoch, or what is left of the one that was saved."""
@@ -116,7 +131,7 @@ class TrainingRun:
                 "they were counted; every pass needs the same number: give a Dataset or a DataLoader"
             )
         if self.validation is not None:
-            found = evaluate(self.learner.model, self.validation)
+            found = evaluate(self.learner.model, self.validation, loss=self.learner.loss)
             self.accuracies.append(found.accuracy)
             self.validation_losses.append(found.loss)
         self.seconds.append(time.perf_counter() - began)

@@ -65,6 +65,29 @@ def test_values_have_a_mean_squared_error_and_no_accuracy():
     assert found.loss == pytest.approx(F.mse_loss(model(inputs), targets).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("n_axes", [1, 2])
+def test_one_logit_is_that_of_class_one_of_two(n_axes):
+    inputs, labels = data(n_classes=2).tensors
+    model, other = network(1).eval(), network(1, seed=1).eval()
+    found = evaluate(model, (inputs, labels.reshape(-1, *[1] * (n_axes - 1))), 25, reference=other)
+    logits = model(inputs)[:, 0]
+    assert found.accuracy == pytest.approx(((logits > 0) == (labels == 1)).double().mean().item(), abs=1e-12)
+    assert found.agreement == pytest.approx(((logits > 0) == (other(inputs)[:, 0] > 0)).double().mean().item(), abs=1e-12)
+    assert found.loss == pytest.approx(F.binary_cross_entropy_with_logits(logits, labels.float()).item(), rel=1e-5)
+    with pytest.raises(ValueError, match=r"the label 3, but the model has 2 classes, 0 to 1; .*, or give targets as float where they are"):
+        evaluate(model, (inputs, labels + 2))
+
+
+def test_a_loss_of_the_callers_own():
+    inputs, labels = data(n_classes=2).tensors
+    model, targets = network(1).eval(), labels.float()[:, None]
+    found = evaluate(model, (inputs, targets), 25, loss=F.binary_cross_entropy_with_logits)
+    assert found.loss == pytest.approx(F.binary_cross_entropy_with_logits(model(inputs), targets).item(), rel=1e-5)
+    assert (found.accuracy, found.n, found.has_own_loss) == (None, 103, True)
+    smooth = evaluate(network().eval(), data(), loss=torch.nn.CrossEntropyLoss(label_smoothing=0.1))
+    assert smooth.accuracy == evaluate(network().eval(), data()).accuracy and smooth.has_own_loss
+
+
 class Tagger(nn.Module):
     """Token ids -> a class for every token, and a state that nobody asked for."""
 

@@ -137,6 +137,32 @@ def test_a_loss_of_the_users_own():
     assert history.losses == (384.0,)
 
 
+def test_validation_has_the_users_loss_and_what_is_wrong_with_it_comes_first():
+    inputs, targets = spirals().tensors
+    targets = (targets > 0).float()[:, None]
+    torch.manual_seed(0)
+    model = tenfold.nn.Linear(8, 1, format=SVD(rank=1))
+    history = finetune(model, (inputs, targets), loss=F.binary_cross_entropy_with_logits, validation=(inputs, targets))
+    assert history.validation_losses[0] == pytest.approx(F.binary_cross_entropy_with_logits(model(inputs), targets).item(), rel=1e-5)
+    before, steps = values(model), []
+    for wrong in ((inputs, targets[:, 0].long() + 3), inputs):
+        with pytest.raises(ValueError, match=r"have the label \d, but|targets of type NoneType"):
+            finetune(model, (inputs, targets), validation=wrong, progress=lambda *what: steps.append(what))
+    assert steps == []
+    torch.testing.assert_close(values(model), before, rtol=0, atol=0)
+
+
+def test_the_batch_that_is_tried_first_leaves_the_loaders_and_may_have_no_target():
+    inputs, targets = spirals(32).tensors
+    targets[:16] = -100
+    loaders = [DataLoader(spirals(32), 16, shuffle=True, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    histories = [
+        finetune(classifier(), loader, validation=validation) for loader, validation in zip(loaders, (None, loaders[1]), strict=True)
+    ]
+    assert histories[0].losses == histories[1].losses
+    finetune(classifier(), spirals(32), validation=[(inputs[:16], targets[:16]), (inputs[16:], targets[16:])])
+
+
 def test_sequences_of_ids():
     torch.manual_seed(0)
     ids = torch.randint(9, (32, 7))

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+import torch
 from report_cases import RACE, everything, pair
 
 from tenfold.report import report
@@ -27,6 +29,14 @@ def test_words_say_what_was_not_measured(tmp_path):
     assert "Accuracy was not measured: no labelled data were given." in result.facts and "Time was not measured." in result.facts
     assert (tmp_path / "report.html").read_text("utf-8").count("not measured") >= 2
     assert "no plan was given, so the reason is not known" in result.layers[0].reason
+
+
+def test_a_loss_of_the_callers_own_is_not_called_a_squared_error(tmp_path):
+    model = torch.nn.Linear(4, 2)
+    data = (torch.zeros(3, 4), torch.zeros(3, 2))
+    made = report(model, model, tmp_path, data=data, latency=False, loss=torch.nn.L1Loss())
+    assert made.dense.loss == pytest.approx(model.bias.abs().mean().item())
+    assert any(line.startswith("Loss ") for line in made.facts) and "squared error" not in (tmp_path / "report.html").read_text().lower()
 
 
 def test_a_larger_model_is_not_called_smaller(tmp_path):

@@ -18,6 +18,7 @@ from tenfold.compiled import unwrapped
 from tenfold.evaluate import Evaluation, evaluate
 from tenfold.files import write_text
 from tenfold.finetune import FinetuneHistory
+from tenfold.loss import Loss
 from tenfold.plan import Plan
 from tenfold.progress import Progress, silent
 from tenfold.recurrent.opened import opened_view
@@ -44,6 +45,7 @@ def report(
     command: str | None = None,
     seed: int = 0,
     before: Evaluation | None = None,
+    loss: Loss | None = None,
     latency: bool = True,
     progress: Progress | None = None,
 ) -> Report:
@@ -58,6 +60,7 @@ def report(
         history: what `finetune` returned.
         command: the command line that led here.
         before: an evaluation of `small` before fine-tuning.
+        loss: loss(output, targets), to evaluate `data` with, as in `finetune`.
         latency: measure times, which takes some seconds for each model.
 
     Raises:
@@ -81,7 +84,8 @@ def report(
     other = other_parameters((sizes[0].parameters, sizes[1].parameters), rows)
     dense, compressed = None, None
     if data is not None:
-        dense, compressed = evaluate(model, data, progress=progress), evaluate(small, data, reference=model, progress=progress)
+        dense = evaluate(model, data, loss=loss, progress=progress)
+        compressed = evaluate(small, data, reference=model, loss=loss, progress=progress)
     made = Report(
         model=type(model).__name__,
         size_before=sizes[0], size_after=sizes[1],

@@ -76,7 +76,8 @@ def _cost(report: Report) -> list[str]:
     if dense is None or small is None:
         return ["<b>not measured</b>", "<span>no labelled data were given</span>"]
     if dense.accuracy is None or small.accuracy is None:
-        return [f"<b>{small.loss:.4g}</b>", f"<span>mean squared error, {dense.loss:.4g} before</span>"]
+        name = "loss" if small.has_own_loss else "mean squared error"
+        return [f"<b>{small.loss:.4g}</b>", f"<span>{name}, {dense.loss:.4g} before</span>"]
     difference, limits = small.accuracy - dense.accuracy, wording.margin(dense, small)
     width = "" if limits is None else f", {PLUS_MINUS} {limits * 100:.2f} points"
     lines = [
