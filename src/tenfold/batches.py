@@ -193,6 +193,15 @@ def as_batch(batch: Any) -> Batch:
     return batch, None
 
 
+def on_device(value: Any, device: torch.device) -> Any:
+    """The value with its tensors on a device, also those inside of mappings, tuples and lists."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: on_device(one, device) for name, one in value.items()}
+    return type(value)(on_device(one, device) for one in value) if type(value) in (tuple, list) else value
+
+
 def _empty(data: Any) -> ValueError:
     return ValueError(
         f"the data ({type(data).__name__}) have no samples; at least one batch is needed: check the path or filter that they come from"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.batches import batches, n_batches
+from tenfold.batches import batches, n_batches, on_device
 from tenfold.loss import IGNORED, Loss, first_tensor, fits, is_classes, logits_of, task_loss
 from tenfold.progress import Progress, silent
 from tenfold.running import call, eval_mode
@@ -62,13 +62,12 @@ def evaluate(
     sums = _Sums(loss)
     with torch.no_grad(), eval_mode(model):
         for number, (inputs, targets) in enumerate(batches(data, batch_size), 1):
-            if not isinstance(targets, Tensor):
+            if not isinstance(targets, Tensor) and (loss is None or targets is None):
                 raise ValueError(
                     f"the data have targets of type {type(targets).__name__}; evaluation needs tensors (input, target): give labelled data"
                 )
-            output = first_tensor(call(model, inputs))
-            other = None
-            if reference is not None and is_classes(targets):
+            output, other = call(model, inputs), None
+            if reference is not None and isinstance(targets, Tensor) and is_classes(targets):
                 with eval_mode(reference):
                     other = first_tensor(call(reference, inputs))
             sums.add(output, targets, other)
@@ -86,20 +85,20 @@ class _Sums:
         self.n_right: int | None = None
         self.n_same: int | None = None
 
-    def add(self, output: Tensor, targets: Tensor, other: Tensor | None) -> None:
+    def add(self, output: Any, targets: Any, other: Tensor | None) -> None:
         """Counts one batch."""
-        has_classes = is_classes(targets) and (self.own_loss is None or fits(output, targets))
-        targets = targets.to(output.device)
-        wanted = targets.reshape(-1)
-        counted = wanted != IGNORED
-        n = int(counted.sum()) if has_classes else len(targets)
+        scores = first_tensor(output)
+        targets = on_device(targets, scores.device)
+        has_classes = isinstance(targets, Tensor) and is_classes(targets) and (self.own_loss is None or fits(scores, targets))
+        wanted = targets.reshape(-1) if has_classes else None
+        n = len(scores) if wanted is None else int((wanted != IGNORED).sum())
         if n == 0:
             return
-        self.loss += float((self.own_loss or task_loss)(output, targets)) * n
+        self.loss += float(task_loss(scores, targets) if self.own_loss is None else self.own_loss(output, targets)) * n
         self.n += n
-        if not has_classes:
+        if wanted is None:
             return
-        found = logits_of(output, targets).argmax(-1)
+        counted, found = wanted != IGNORED, logits_of(scores, targets).argmax(-1)
         self.n_right = (self.n_right or 0) + int((found == wanted)[counted].sum())
         if other is not None:
             same = found == logits_of(other, targets).argmax(-1).to(found.device)

@@ -79,7 +79,8 @@ def finetune(
         augment: changes inputs: augment(inputs, generator); "flip" mirrors half of the images, "crop" also
             cuts them out at random places.
         validation: data to evaluate after every epoch, with `loss` where it is given; one batch is tried before the first step.
-        loss: loss(output, targets), a mean; left out, cross-entropy for integer targets and mean squared error for others.
+        loss: loss(output, targets), a mean, of what the model and the data give, whatever that is; left out, cross-entropy for integer
+            targets and mean squared error for others.
         weight_decay: for parameters with two axes or more; the optimiser's own where one is given.
         warmup: steps until the highest learning rate; a tenth of all steps where left out.
         clip_norm: the largest norm of all gradients together; None leaves them.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tenfold.batches import on_device
 from tenfold.features import Features
 from tenfold.loss import Loss, Outputs, distillation_loss, first_tensor, task_loss
 from tenfold.optimizer import Schedule
@@ -97,7 +98,7 @@ class Learner:
         """Keeps float16 gradients above zero; does nothing in other precisions."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
 
-    def learn(self, inputs: Any, targets: Tensor | None, step: int) -> tuple[float, float]:
+    def learn(self, inputs: Any, targets: Any, step: int) -> tuple[float, float]:
         """The loss before the step, counted from 0, and its learning rate.
 
         Raises:
@@ -129,19 +130,21 @@ class Learner:
         return value, lr
 
     def _loss(self, output: Any, inputs: Any, targets: Any) -> Tensor:
-        if not isinstance(targets, Tensor) and (targets is not None or self.teacher is None):
+        is_taken = isinstance(targets, Tensor) or (self.loss is not None and targets is not None)
+        if not is_taken and (targets is not None or self.teacher is None):
             raise ValueError(
                 f"the data have targets of type {type(targets).__name__}, not tensors; fine-tuning needs (input, target) or a teacher: "
                 "give labelled data, or teacher= the model before compression"
             )
         if targets is None or (self.teacher is not None and self.teacher.weight == 1):
             return self._distance(output, inputs, targets)
-        loss = (self.loss or task_loss)(first_tensor(output), targets.to(self.device))
+        targets = on_device(targets, self.device)
+        loss = task_loss(first_tensor(output), targets) if self.loss is None else self.loss(output, targets)
         if self.teacher is None or self.teacher.weight == 0:
             return loss
         return self.teacher.weight * self._distance(output, inputs, targets) + (1 - self.teacher.weight) * loss
 
-    def _distance(self, output: Any, inputs: Any, targets: Tensor | None) -> Tensor:
+    def _distance(self, output: Any, inputs: Any, targets: Any) -> Tensor:
         assert self.teacher is not None
         with torch.no_grad(), eval_mode(self.teacher.model):
             wanted = call(self.teacher.model, inputs)

@@ -5,6 +5,7 @@ classes of an output? On its last axis where the other axes are those of the tar
 (N, C, *positions).
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -12,24 +13,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Loss: TypeAlias = Callable[[Any, Any], Tensor]  # of a model's output and the targets, both as they are
 Outputs: TypeAlias = Literal["classes", "values"]  # what outputs are: logits, or values by themselves
 IGNORED = -100  # torch's label for "no target here"
 
 
-def first_tensor(output: Any) -> Tensor:
-    """The tensor that counts in a model's output: itself, the entry or attribute "logits", or the first one of a mapping or tuple."""
+def tensors_of(output: Any) -> list[Tensor]:
+    """The tensors of a model's output that hold predictions, in their order.
+
+    What it calls "logits" alone, else all entries of mappings, tuples, lists and dataclasses, also inside of each other. Integers, as ids
+    are, and numbers without an axis, as losses are, are left out, and so is all that is no tensor.
+    """
     if isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping):
-        return first_tensor(output["logits"] if "logits" in output else next(iter(output.values()), None))
-    if isinstance(output, tuple | list) and output:
-        return first_tensor(output[0])
-    if (logits := getattr(output, "logits", None)) is not None:
-        return first_tensor(logits)
+        return [output]
+    if _has_logits(output):
+        parts = [output["logits"] if isinstance(output, Mapping) else output.logits]
+    elif isinstance(output, Mapping):
+        parts = list(output.values())
+    elif isinstance(output, tuple | list):
+        parts = list(output)
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        parts = [getattr(output, one.name) for one in dataclasses.fields(output)]
+    else:
+        return []
+    return [tensor for part in parts for tensor in tensors_of(part) if tensor.dim() and not is_classes(tensor)]
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The tensor that counts in a model's output: itself, or the first of `tensors_of`.
+
+    Raises:
+        TypeError: there is none.
+    """
+    if found := tensors_of(output):
+        return found[0]
     raise TypeError(
-        f"the model's output is a {type(output).__name__}; a tensor is needed, a tuple or mapping that starts with one, or logits: "
-        "wrap the model in a module that returns its predictions"
+        f"the model's output is a {type(output).__name__} without predictions; floating-point tensors are needed, by themselves or in a "
+        "mapping, a tuple, a list or a dataclass: wrap the model in a module that returns its predictions"
     )
 
 
@@ -93,41 +113,51 @@ def task_loss(output: Tensor, targets: Tensor) -> Tensor:
 
 
 def distillation_loss(output: Any, teacher: Any, targets: Any, temperature: float, outputs: Outputs | None = None) -> Tensor:
-    """How far a model's output is from a teacher's.
+    """How far a model's output is from a teacher's; of several tensors the sum, as far as both give them.
 
     For classes T^2 KL(teacher || output) of the probabilities at temperature T, a mean over predictions; for values the mean squared
     difference. Source: Hinton, Vinyals, Dean 2015, arXiv 1503.02531, section 2.
 
     Args:
-        outputs: what outputs are; left out, targets decide: classes that fit the output make it one of classes, floats one of values.
-            Without such targets what the model calls "logits" has classes, a single column is a value, and of all else nothing is known:
-            both distances are added, as KL alone does not see what all columns share, and squares alone teach classes worse.
+        outputs: what all tensors are; left out, targets decide: classes that fit the first tensor make it one of classes, floats make all
+            values. Without such targets what the model calls "logits" has classes, a single column is a value, and of all else nothing is
+            known: both distances are added, as KL alone does not see what all columns share, and squares alone teach classes worse.
     """
-    is_named = _has_logits(output)
-    output = first_tensor(output)
-    teacher = first_tensor(teacher).to(output.device)
+    first, wanted = first_tensor(output), first_tensor(teacher)
+    # in training a model may give more than in eval, as with auxiliary classifiers
+    pairs = [(first, wanted), *zip(tensors_of(output)[1:], tensors_of(teacher)[1:], strict=False)]
+    labels = targets if isinstance(targets, Tensor) else None
+    loss = first.new_zeros((), dtype=_full(first).dtype)
+    for number, (mine, theirs) in enumerate(pairs):
+        if number == 1 and labels is not None and is_classes(labels):
+            labels = None  # of the first tensor only
+        kind = outputs or _kind(mine, labels, _has_logits(output))
+        loss = loss + _distance(mine, theirs.to(mine.device), labels, temperature, kind).to(loss.device)
+    return loss
+
+
+def _distance(output: Tensor, teacher: Tensor, targets: Tensor | None, temperature: float, kind: Outputs | None) -> Tensor:
+    """Of one tensor, whose kind is None where nothing tells it."""
     if output.shape != teacher.shape:
         raise ValueError(
             f"the model's output has shape {tuple(output.shape)}, but the teacher's has {tuple(teacher.shape)}; distillation needs equal "
             "shapes: take the model before compression as the teacher"
         )
-    if outputs is None:
-        outputs = _kind(output, targets, is_named)
     loss = output.new_zeros((), dtype=_full(output).dtype)
-    if outputs != "classes":
+    if kind != "classes":
         loss = loss + F.mse_loss(_full(output), _full(teacher))
-    if outputs != "values":
-        labels = targets if isinstance(targets, Tensor) and fits(output, targets) else None
+    if kind != "values":
+        labels = targets if targets is not None and fits(output, targets) else None
         student, wanted = (F.log_softmax(logits_of(one, labels) / temperature, -1) for one in (output, teacher))
         loss = loss + F.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
     return loss
 
 
-def _kind(output: Tensor, targets: Any, is_named: bool) -> Outputs | None:
+def _kind(output: Tensor, targets: Tensor | None, is_named: bool) -> Outputs | None:
     """What an output is, None where nothing tells."""
-    if isinstance(targets, Tensor) and not is_classes(targets):
+    if targets is not None and not is_classes(targets):
         return "values"
-    if isinstance(targets, Tensor) and fits(output, targets):
+    if targets is not None and fits(output, targets):
         return "classes"
     if output.dim() < 2 or by_class(output, None).shape[-1] == 1:
         return "values"

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tenfold.evaluate import evaluate
 from tenfold.learner import Learner, Teacher
 from tenfold.loss import distillation_loss
 from tenfold.optimizer import Schedule
@@ -65,6 +66,30 @@ def test_targets_that_are_not_tensors(targets):
         ValueError, match=r"targets of type \w+, not tensors; fine-tuning needs \(input, target\) or a teacher: give labelled"
     ):
         learner().learn(INPUTS, targets, 0)
+
+
+def test_a_loss_of_the_users_own_gets_what_model_and_data_give():
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network().eval()
+
+        def forward(self, x):
+            return {"classes": self.net(x), "loss": None}
+
+    model, seen = Both(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def loss(output, targets):
+        seen.append((output, targets))
+        return F.cross_entropy(output["classes"], targets["labels"][0])
+
+    one = Learner(model, optimizer, Schedule(optimizer, 10, 1), "float32", None, None, loss)
+    expected = F.cross_entropy(network().eval()(INPUTS), TARGETS).item()
+    assert one.learn(INPUTS, {"labels": [TARGETS]}, 0)[0] == pytest.approx(expected)
+    found = evaluate(network().eval(), [(INPUTS, {"labels": [TARGETS]})], loss=lambda output, wanted: loss({"classes": output}, wanted))
+    assert (found.loss, found.accuracy, found.n) == (pytest.approx(expected), None, 6)
+    assert len(seen) == 2
 
 
 def test_a_teacher_that_would_learn():

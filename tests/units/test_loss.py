@@ -1,12 +1,13 @@
 """Losses against torch's own on outputs of every layout."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tenfold.loss import by_class, check_labels, distillation_loss, first_tensor, task_loss
+from tenfold.loss import by_class, check_labels, distillation_loss, first_tensor, task_loss, tensors_of
 
 
 def draw(*shape: int) -> torch.Tensor:
@@ -23,10 +24,40 @@ def test_first_tensor_of_every_kind_of_output():
     assert first_tensor(SimpleNamespace(logits=(x,))) is x
 
 
-@pytest.mark.parametrize("output", [(), {}, None, "text"])
+@dataclass
+class Heads:
+    box: torch.Tensor
+    loss: torch.Tensor | None
+    more: list[torch.Tensor]
+
+
+def test_tensors_of_every_kind_of_output():
+    x, y, z = draw(2), draw(3), draw(4)
+    for output in (
+        Heads(x, None, [y, z]),
+        {"a": x, "b": (None, y), "c": z},
+        (torch.zeros(2, dtype=torch.long), x, x.mean(), [y, z], "text"),
+    ):
+        assert all(one is other for one, other in zip(tensors_of(output), (x, y, z), strict=True))
+        assert first_tensor(output) is x
+    assert len(tensors_of({"logits": x, "hidden_states": (y, z)})) == 1
+
+
+@pytest.mark.parametrize("output", [(), {}, None, "text", [None], [torch.zeros(2, dtype=torch.long)], Heads])
 def test_output_without_a_tensor(output):
-    with pytest.raises(TypeError, match=r"the model's output is a \w+; a tensor is needed, .*: wrap the model in a module"):
+    name = type(output).__name__
+    with pytest.raises(TypeError, match=rf"the model's output is a {name} without predictions; floating-.*: wrap the model in a module"):
         first_tensor(output)
+
+
+def test_several_outputs_are_all_learned():
+    """Labels are those of the first one; what the teacher does not give, as of auxiliary heads, is left out."""
+    scores, box, more, labels = draw(6, 5), draw(6, 4), draw(3, 3), torch.arange(6) % 5
+    teacher = Heads(scores * 2, None, [box * 2])
+    expected = distillation_loss(scores, scores * 2, labels, 3.0) + distillation_loss(box, box * 2, None, 3.0)
+    torch.testing.assert_close(distillation_loss(Heads(scores, draw(1).sum(), [box, more]), teacher, labels, 3.0), expected)
+    values = F.mse_loss(scores, scores * 2) + F.mse_loss(box, box * 2)
+    torch.testing.assert_close(distillation_loss((scores, box), [scores * 2, box * 2], draw(6, 5), 3.0), values)
 
 
 def test_classes_on_the_last_axis():
