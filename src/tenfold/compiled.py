@@ -1,6 +1,7 @@
-"""What torch.compile puts around modules: the names without it, and the module inside."""
+"""What torch.compile and parallel training put around modules: the names without it, and the module inside."""
 
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 
 def clean_name(name: str) -> str:
@@ -9,8 +10,9 @@ def clean_name(name: str) -> str:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside torch.compile's wrapper, or the module itself."""
-    return getattr(model, "_orig_mod", model)
+    """The module inside the wrappers of torch.compile and of parallel training, or the module itself."""
+    inner = model.module if isinstance(model, DataParallel | DistributedDataParallel) else getattr(model, "_orig_mod", model)
+    return model if inner is model else unwrapped(inner)
 
 
 def is_compiled(module: nn.Module) -> bool:

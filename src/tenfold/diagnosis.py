@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tenfold.compiled import clean_name, unwrapped
 from tenfold.decompose import batched_factors
 from tenfold.solvers.quadratic import inner
 from tenfold.solvers.sensitivity import (
@@ -78,7 +79,7 @@ def diagnose(model: nn.Module) -> list[Diagnosis]:
     Raises:
         ValueError: the model has no factorised weight.
     """
-    found = {name: module for name, module in model.named_modules() if isinstance(module, FactorizedWeight)}
+    found = {clean_name(name): module for name, module in unwrapped(model).named_modules() if isinstance(module, FactorizedWeight)}
     if not found:
         raise ValueError(
             f"{type(model).__name__} has no factorised weight, and diagnosis is of factors; give a model that "

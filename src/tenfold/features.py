@@ -11,27 +11,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tenfold.compiled import clean_name, is_compiled, unwrapped
 from tenfold.layers.base import FactorizedLayer
+from tenfold.loss import tensors_of
+from tenfold.survey import survey
 
 
 class Features:
     """The outputs of the factorised layers of a model, and of the layers of the same names of its teacher.
+
+    Of a recurrent layer whose maps are factorised, while the teacher has torch's own, the outputs of the whole layer are compared.
+    Modules from torch.compile run as they are written meanwhile: what is compiled does not see hooks that come and go.
 
     Raises:
         ValueError: the model has no factorised layer, or the teacher has no layer of the name of one.
     """
 
     def __init__(self, model: nn.Module, teacher: nn.Module) -> None:
-        mine = {name: module for name, module in model.named_modules() if isinstance(module, FactorizedLayer)}
-        theirs = dict(teacher.named_modules())
-        missing = [name for name in mine if name not in theirs]
+        inner = unwrapped(model), unwrapped(teacher)
+        mine = [one for one in survey(inner[0]) if isinstance(one.module, FactorizedLayer)]
+        theirs = {clean_name(name): module for name, module in inner[1].named_modules(remove_duplicate=False)}
+        pairs: dict[str, tuple[nn.Module, nn.Module]] = {}
+        missing = []
+        for one in mine:
+            if one.name in theirs:
+                pairs[one.name] = (one.module, theirs[one.name])
+            elif one.owner is not None and one.owner_names[0] in theirs:
+                pairs[one.owner_names[0]] = (one.owner, theirs[one.owner_names[0]])
+            else:
+                missing.append(one.name)
         if not mine or missing:
             what = f"no layer {', '.join(missing)}" if mine else "no counterpart, as the model has no factorised layer"
             raise ValueError(
-                f"the teacher {type(teacher).__name__} has {what}; features are compared by the names of factorised layers: give the "
+                f"the teacher {type(inner[1]).__name__} has {what}; features are compared by the names of factorised layers: give the "
                 "model before compression as the teacher, or feature_weight=0"
             )
-        self._pairs = [(module, theirs[name]) for name, module in mine.items()]
+        self._pairs = list(pairs.values())
+        self._has_compiled = any(is_compiled(module) for one in (model, teacher) for module in one.modules())
         self._outputs: dict[int, Tensor] = {}
 
     @contextlib.contextmanager
@@ -40,14 +56,15 @@ class Features:
         self._outputs.clear()
         handles = [layer.register_forward_hook(self._keep) for pair in self._pairs for layer in pair]
         try:
-            yield
+            with torch.compiler.set_stance("force_eager") if self._has_compiled else contextlib.nullcontext():
+                yield
         finally:
             for handle in handles:
                 handle.remove()
 
     def _keep(self, layer: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            self._outputs[id(layer)] = output
+        if found := tensors_of(output):  # of a recurrent layer the outputs come before the states
+            self._outputs[id(layer)] = found[0]
 
     def distance(self) -> Tensor:
         """The mean over the layers that ran of ||mine - theirs||^2 / ||theirs||^2."""

@@ -13,4 +13,5 @@ def test_names_and_modules_inside_the_wrapper():
     compiled: Any = torch.compile(model, backend="eager")
     assert clean_name("_orig_mod.a._orig_mod.b") == "a.b"
     assert unwrapped(compiled) is model and unwrapped(model) is model
+    assert unwrapped(torch.compile(nn.DataParallel(model), backend="eager")) is unwrapped(nn.DataParallel(compiled)) is model
     assert is_compiled(compiled) and not is_compiled(model)

@@ -38,6 +38,12 @@ def test_a_healthy_layer_is_not_flagged_and_its_numbers_are_those_of_the_solvers
     assert "healthy" in str(found) and found.statement in str(found)
 
 
+def test_names_are_those_of_the_model_inside_of_wrappers():
+    model = nn.Sequential(nn.ReLU(), torch.compile(tenfold.nn.Linear(8, 8, format=SVD(rank=2)), backend="eager"))
+    for wrapped in (model, torch.compile(model, backend="eager"), nn.DataParallel(model)):
+        assert [one.name for one in diagnose(wrapped)] == ["1"]
+
+
 def test_a_degenerate_layer_is_flagged_with_what_to_do():
     model = nn.Sequential(
         tenfold.nn.Conv2d(12, 16, 3, format=CP(rank=6)), nn.ReLU(), degenerate(tenfold.nn.Conv2d(16, 16, 3, format=CP(rank=6)))

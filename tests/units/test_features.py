@@ -37,6 +37,45 @@ def test_the_distance_is_the_mean_relative_squared_error_of_the_layers():
     assert not any(module._forward_hooks for module in [*model.modules(), *teacher.modules()])
 
 
+WRAPPERS = {
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "parallel": nn.DataParallel,
+    "parts": lambda model: nn.Sequential(*(torch.compile(part, backend="eager") for part in model)),
+}
+
+
+@pytest.mark.parametrize("is_student", [False, True])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrapped_models_are_compared_like_those_inside(wrapper: str, is_student: bool):
+    options = {"batch_size": 16, "teacher_weight": 1.0, "feature_weight": 0.5}
+    model, teacher = pair()
+    expected = finetune(model, INPUTS, teacher=teacher, **options).losses
+    model, teacher = pair()
+    model, teacher = (WRAPPERS[wrapper](model), teacher) if is_student else (model, WRAPPERS[wrapper](teacher))
+    assert finetune(model, INPUTS, teacher=teacher, **options).losses == pytest.approx(expected)
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.out = nn.GRU(6, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.rnn(x)[0])
+
+
+def test_recurrent_layers_are_compared_as_a_whole():
+    torch.manual_seed(0)
+    teacher = Recurrent()
+    model = tenfold.compress(teacher, {"rnn.*": SVD(rank=2)})
+    features, x = Features(model, teacher), torch.randn(5, 4, 6)
+    with features.recorded():
+        model(x)
+        teacher(x)
+    mine, theirs = model.rnn(x)[0], teacher.rnn(x)[0]
+    torch.testing.assert_close(features.distance(), (mine - theirs).square().sum() / theirs.square().sum())
+
+
 def test_a_first_stage_on_features_alone_brings_every_layer_closer_and_leaves_the_teacher():
     model, teacher = pair()
     kept = copy.deepcopy(teacher.state_dict())

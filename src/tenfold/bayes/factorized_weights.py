@@ -4,7 +4,6 @@ import fnmatch
 from collections.abc import Sequence
 
 from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from tenfold.compiled import clean_name, unwrapped
 from tenfold.weight import FactorizedWeight
@@ -22,7 +21,7 @@ def factorized_weights(model: nn.Module, layers: str | Sequence[str] | None = No
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"a {type(model).__name__} was given; a torch.nn.Module with factorised layers is needed: give the model")
-    model = _unwrapped(model)
+    model = unwrapped(model)
     found = {_layer_name(name): one for name, one in model.named_modules() if isinstance(one, FactorizedWeight)}
     if not found:
         raise ValueError(
@@ -44,15 +43,6 @@ def factorized_weights(model: nn.Module, layers: str | Sequence[str] | None = No
             raise ValueError(f"{pattern!r} matches no layer; the factorised ones are {', '.join(found)}: correct it")
         chosen.update({name: found[name] for name in hits})
     return chosen
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside the wrappers of torch.compile and of parallel training."""
-    while True:
-        inner = model.module if isinstance(model, DataParallel | DistributedDataParallel) else unwrapped(model)
-        if inner is model:
-            return model
-        model = inner
 
 
 def _layer_name(name: str) -> str:
