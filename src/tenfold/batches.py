@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 Batch: TypeAlias = tuple[Any, Any]
 
+COUNT_LIMIT = 1 << 16  # batches of data without a length that are read to count them: seconds to minutes, but not forever
 ACCEPTED = (
     "a torch Dataset of (input, target), a DataLoader, a tensor of inputs, a tuple (inputs, targets) of two tensors, "
     "or an iterable of batches (input, target)"
@@ -71,23 +72,39 @@ def n_batches(data: Any, batch_size: int, *, drop_last: bool = False) -> int:
     """The number of batches of one pass; an iterable of unknown length is read once to count them.
 
     Raises:
-        ValueError: the data are empty.
+        ValueError: the data are empty, or have no length and COUNT_LIMIT batches or more, so that they may be endless.
         TypeError: the data can be read only once, as a generator.
     """
-    made = _own_batches(data)
-    if made is not None:
-        if made[0] == 0:
-            raise _empty(data)
-        return _count(made[0], batch_size, drop_last)
     if isinstance(data, Iterator):
         raise TypeError(
             f"the data are a {type(data).__name__}, which can be read only once; several passes are needed: give {ACCEPTED}, "
             "for instance list(data)"
         )
-    try:
-        count = len(data)
-    except TypeError:
-        count = sum(1 for _ in _given_batches(data))
+    if (known := known_n_batches(data, batch_size, drop_last=drop_last)) is not None:
+        return known
+    count = sum(1 for _ in itertools.islice(_given_batches(data), COUNT_LIMIT))
+    if count == COUNT_LIMIT:
+        raise ValueError(
+            f"the data ({type(data).__name__}) have no length, and did not end within {COUNT_LIMIT:,} batches; the number of steps "
+            "has to be known: give finetune steps_per_epoch=, or the data a __len__"
+        )
+    return count
+
+
+def known_n_batches(data: Any, batch_size: int, *, drop_last: bool = False) -> int | None:
+    """The number of batches of one pass, None where only reading tells it.
+
+    Raises:
+        ValueError: the data are empty.
+    """
+    made = _own_batches(data)
+    if made is not None:
+        count = _count(made[0], batch_size, drop_last) if made[0] else 0
+    else:
+        try:
+            count = len(data)
+        except TypeError:
+            return None
     if count == 0:
         raise _empty(data)
     return count

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.batches import batches, n_batches, on_device
+from tenfold.batches import batches, known_n_batches, on_device
 from tenfold.loss import IGNORED, Loss, first_tensor, fits, is_classes, logits_of, task_loss
 from tenfold.progress import Progress, silent
 from tenfold.running import call, eval_mode
@@ -58,7 +58,7 @@ def evaluate(
         ValueError: the data are empty or without targets, a label is not one of the classes, or shapes do not fit.
     """
     show = progress or silent
-    total = n_batches(data, batch_size) if progress else 0
+    total = (known_n_batches(data, batch_size) or 0) if progress else 0  # a stream is not read once more for a count
     sums = _Sums(loss)
     with torch.no_grad(), eval_mode(model):
         for number, (inputs, targets) in enumerate(batches(data, batch_size), 1):
@@ -71,7 +71,7 @@ def evaluate(
                 with eval_mode(reference):
                     other = first_tensor(call(reference, inputs))
             sums.add(output, targets, other)
-            show("evaluating", number, total)
+            show("evaluating", number, max(number, total))
     return sums.result()
 
 

@@ -36,6 +36,7 @@ def finetune(
     data: Any,
     *,
     epochs: int = 1,
+    steps_per_epoch: int | None = None,
     teacher: nn.Module | None = None,
     optimizer: Optimizer | MakeOptimizer | None = None,
     lr: float | None = None,
@@ -68,6 +69,8 @@ def finetune(
     Args:
         data: (input, target); see `batches`. Without targets the teacher is all there is to learn from.
         epochs: passes over the data.
+        steps_per_epoch: batches of a pass, for streams without a length: they are then not read through to count them, and may be
+            endless. At most so many are taken of each pass.
         teacher: the model before compression, whose outputs are learned besides the targets. It stays as it is.
         optimizer: a torch optimiser of this model's parameters, or its class or anything else that makes one from parameter groups,
             as functools.partial(torch.optim.SGD, momentum=0.9); AdamW where none is given. LBFGS is not supported.
@@ -109,11 +112,12 @@ def finetune(
     >>> [round(value, 2) for value in history.epoch_losses[::9]]
     [8.45, 0.27, 0.02]
     """
-    if epochs < 1 or save_every < 1 or (warmup is not None and warmup < 0):
+    if epochs < 1 or save_every < 1 or (warmup is not None and warmup < 0) or (steps_per_epoch is not None and steps_per_epoch < 1):
         raise ValueError(
-            f"epochs is {epochs}, save_every {save_every} and warmup {warmup}; at least 1, 1 and 0 are needed: raise what is below"
+            f"epochs is {epochs}, save_every {save_every}, warmup {warmup} and steps_per_epoch {steps_per_epoch}; at least 1, 1, 0 and 1 "
+            "are needed: raise what is below"
         )
-    steps = n_batches(data, batch_size, drop_last=True)
+    steps = n_batches(data, batch_size, drop_last=True) if steps_per_epoch is None else steps_per_epoch
     made = make_optimizer(model, optimizer, lr, weight_decay, epochs * steps, stable_scales(model) if bound_lr else None)
     dtype = settled(precision, next(model.parameters()).device)
     schedule = Schedule(made, epochs * steps, math.ceil(WARMUP * epochs * steps) if warmup is None else warmup)

@@ -127,8 +127,9 @@ class TrainingRun:
                 self._save(self.loaders, time.perf_counter() - began)
         if len(self.losses) < end:
             raise ValueError(
-                f"the data gave {self.steps - end + len(self.losses)} batches in epoch {len(self.seconds) + 1}, but {self.steps} when "
-                "they were counted; every pass needs the same number: give a Dataset or a DataLoader"
+                f"the data gave {self.steps - end + len(self.losses)} batches in epoch {len(self.seconds) + 1}, but {self.steps} are "
+                "expected, as counted before or given; every pass needs the same number: give a Dataset or a DataLoader, or fewer "
+                "steps_per_epoch"
             )
         if self.validation is not None:
             found = evaluate(self.learner.model, self.validation, loss=self.learner.loss)

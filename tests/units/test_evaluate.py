@@ -119,6 +119,19 @@ def test_progress_is_told():
     assert seen == [("evaluating", 1, 3), ("evaluating", 2, 3), ("evaluating", 3, 3)]
 
 
+def test_a_stream_is_read_once_also_for_its_progress():
+    class Stream:
+        n_passes = 0
+
+        def __iter__(self):
+            self.n_passes += 1
+            return iter([data().tensors] * 2)
+
+    stream, seen = Stream(), []
+    evaluate(network(), stream, progress=lambda *what: seen.append(what))
+    assert stream.n_passes == 1 and seen == [("evaluating", 1, 1), ("evaluating", 2, 2)]
+
+
 def test_evaluation_reads_well():
     assert str(Evaluation(0.8766, 0.4175, 5000, 0.9)) == "accuracy 87.66%, loss 0.4175, agreement 90.00% on 5,000 predictions"
     assert str(Evaluation(None, 0.5, 3)) == "loss 0.5000 on 3 predictions"

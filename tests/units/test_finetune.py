@@ -1,5 +1,6 @@
 """Fine-tuning: what it learns, what it leaves alone, and that it goes on after a kill as if nothing had been."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from resumable_task import STEPS, build, run
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import tenfold.nn
 from tenfold.evaluate import evaluate
@@ -384,13 +385,44 @@ def test_data_that_shrink():
             self.passes += 1
             return iter([spirals().tensors] * (4 - self.passes))
 
-    with pytest.raises(ValueError, match=r"the data gave 2 batches in epoch 1, but 3 when they were counted; every pass needs the same"):
+    with pytest.raises(
+        ValueError, match=r"the data gave 2 batches in epoch 1, but 3 are expected, as counted before or given; every pass needs"
+    ):
         finetune(classifier(), Shrinking())
 
 
-@pytest.mark.parametrize("setting", [{"epochs": 0}, {"save_every": 0}, {"warmup": -1}])
+class Endless(IterableDataset):
+    """Points and their classes, again and again; n_read of them were taken."""
+
+    n_read = 0
+
+    def __iter__(self):
+        points, classes = spirals(64).tensors
+        for k in itertools.count():
+            self.n_read += 1
+            yield points[k % 64], classes[k % 64]
+
+
+def test_an_endless_stream_is_trained_on_by_steps(monkeypatch):
+    stream = Endless()
+    history = finetune(classifier(), DataLoader(stream, 16), epochs=2, steps_per_epoch=3)
+    assert len(history.losses) == 6 and stream.n_read < 2 * 16 * 4 + 1  # nothing is read to count
+    whole = finetune(classifier(), DataLoader(spirals(64), 16), epochs=2, steps_per_epoch=3)
+    assert whole.losses == history.losses
+    monkeypatch.setattr("tenfold.batches.COUNT_LIMIT", 8)
+    with pytest.raises(
+        ValueError, match=r"\(DataLoader\) have no length, and did not end within 8 batches; .*: give finetune steps_per_epoch="
+    ):
+        finetune(classifier(), DataLoader(stream, 16))
+    with pytest.raises(ValueError, match=r"gave 24 batches in epoch 1, but 30 are expected, .*or fewer steps_per_epoch"):
+        finetune(classifier(), spirals(), batch_size=16, steps_per_epoch=30)
+
+
+@pytest.mark.parametrize("setting", [{"epochs": 0}, {"save_every": 0}, {"warmup": -1}, {"steps_per_epoch": 0}])
 def test_settings_out_of_range(setting):
-    with pytest.raises(ValueError, match=r"epochs is -?\d+, save_every -?\d+ and warmup .*; at least 1, 1 and 0 are needed: raise"):
+    with pytest.raises(
+        ValueError, match=r"epochs is -?\d+, save_every -?\d+, warmup .* and steps_.*; at least 1, 1, 0 and 1 are needed: raise"
+    ):
         finetune(classifier(), spirals(), **setting)
 
 
