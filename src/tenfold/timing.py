@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree
 
 from tenfold.flops import count_flops, without_fast_path
 from tenfold.progress import Progress
@@ -113,8 +114,8 @@ def run_layers(
 
     The pairs are run from hooks in the middle of the dense model's own run: no layer's input has to be kept.
     """
-    flops: dict[str, tuple[int, int]] = {}
-    calls: dict[str, int] = {}
+    counted: dict[str, dict[Any, tuple[int, int]]] = {name: {} for name in pairs}
+    calls: dict[str, list[Any]] = {}
     races: dict[str, list[Race]] = {name: [] for name in pairs}
     is_busy = False
 
@@ -125,19 +126,20 @@ def run_layers(
             nonlocal is_busy
             if is_busy:
                 return
-            calls[name] = calls.get(name, 0) + 1
-            if calls[name] > 1:
-                return
+            shapes = tuple(tuple(one.shape) for one in _pytree.tree_leaves((args, kwargs)) if isinstance(one, Tensor))
+            calls.setdefault(name, []).append(shapes)
+            is_first = len(calls[name]) == 1
             is_busy = True
             try:
                 runs = (lambda: old.forward(*args, **kwargs)), (lambda: new.forward(*args, **kwargs))
-                if batch == batches[-1]:
-                    flops[name] = count_flops(runs[0]), count_flops(runs[1])
-                if name in timed:
+                if batch == batches[-1] and shapes not in counted[name]:
+                    counted[name][shapes] = count_flops(runs[0]), count_flops(runs[1])
+                if is_first and name in timed:
                     races[name].append(race(*runs, batch, device, LAYER_SECONDS))
             finally:
                 is_busy = False
-            progress(f"layers at batch {batch}", len(calls), len(pairs))
+            if is_first:
+                progress(f"layers at batch {batch}", len(calls), len(pairs))
 
         return measure
 
@@ -151,7 +153,5 @@ def run_layers(
         finally:
             for handle in handles:
                 handle.remove()
-    return {
-        name: LayerRun(before * calls[name] // batches[-1], after * calls[name] // batches[-1], tuple(races[name]))
-        for name, (before, after) in flops.items()
-    }
+    totals = {name: [sum(both) for both in zip(*(counted[name][shapes] for shapes in calls[name]), strict=True)] for name in calls}
+    return {name: LayerRun(before // batches[-1], after // batches[-1], tuple(races[name])) for name, (before, after) in totals.items()}

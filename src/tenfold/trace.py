@@ -26,11 +26,11 @@ class Workloads:
     @property
     def dense_flops(self) -> int:
         """FLOP of the dense layer."""
-        return sum(load.dense_flops * count for load, count in self.loads)
+        return round(sum(load.dense_flops * count for load, count in self.loads))
 
     def flops(self, network: Network) -> int:
         """FLOP of the layer with a factorised weight, in eval."""
-        return sum(load.flops(network) * count for load, count in self.loads)
+        return round(sum(load.flops(network) * count for load, count in self.loads))
 
     def speedup(self, network: Network, batch: int) -> float | None:
         """Predicted seconds of the dense layer / those of the factorised one for a batch, in eval on a CPU; None for lookups."""
@@ -54,16 +54,12 @@ class Trace:
         return Workloads(tuple(loads.items())) if loads else None
 
     def _load(self, found: Found, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Workload:
+        """What a call does, divided by the samples: its first axis may be steps, some rows of all samples, or none at all."""
         assert found.layer is not None
-        n_axes = len(inputs)
-        if n_axes > 2 and inputs[0] != self.batch and inputs[1] == self.batch:  # steps first, as inside of recurrent layers
-            inputs, outputs = (inputs[1], inputs[0], *inputs[2:]), (outputs[1], outputs[0], *outputs[2:])
-        if inputs[0] == self.batch:
-            return found.layer.workload(found.module, inputs, outputs)
-        # the model has folded other axes into the first one, or it is not the batch: then it counts as often as it holds a sample
-        times = inputs[0] // self.batch
-        load = found.layer.workload(found.module, (self.batch, times, *inputs[1:]), (self.batch, times, *outputs[1:]))
-        return load if load.positions is None else replace(load, n_rows=times, dense_flops=load.dense_flops * times)
+        load = found.layer.workload(found.module, inputs, outputs)
+        n_sample_axes = 0 if load.is_lookup else 1 if load.positions is None else 1 + len(load.positions.kernel)
+        times = (outputs[0] if len(inputs) > n_sample_axes else 1) / self.batch
+        return replace(load, n_rows=load.n_rows * times, dense_flops=load.dense_flops * times)
 
 
 def trace(model: nn.Module, inputs: Any, layers: Sequence[Found]) -> Trace:

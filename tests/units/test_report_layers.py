@@ -5,6 +5,7 @@ import torch
 from report_cases import everything, images, pair
 from torch import nn
 
+from tenfold.compress import compress
 from tenfold.formats import CP, SVD
 from tenfold.layers.conv_transpose import ConvTranspose2d
 from tenfold.plan import plan
@@ -124,6 +125,21 @@ def test_flops_are_the_plans_where_nothing_was_run(tmp_path):
     planned, reported = rows.layers[1], report(dense, small, tmp_path, plan=rows).layers[1]
     assert (reported.flops_before, reported.flops_after) == (planned.flops_before, planned.flops_after) == (73_728, 12_800)
     assert reported.planned_error == planned.error
+
+
+def test_calls_of_different_sizes_are_each_counted(tmp_path):
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(64, 64)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) + self.linear(x[:2]).sum(0)
+
+    dense = Halves()
+    small = compress(dense, SVD(rank=2))
+    (row,) = report(dense, small, tmp_path, inputs=torch.randn(8, 64), latency=False).layers
+    assert row.flops_before == 2 * 64 * 64 * 10 // 8
 
 
 def test_predicted_speedups_stand_beside_the_measured_ones(tmp_path):

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from tenfold import CP, SVD, compress, plan
@@ -91,14 +92,55 @@ def test_flops_of_a_compressed_model_are_predicted_for_layers_that_run_often(mod
     assert [counted(small, torch.randn(n, *shape)) for n in (16, 64, 128)] == [made.flops_after] * 3
 
 
-def test_work_that_does_not_grow_with_the_batch_is_left_out():
+class Some(nn.Module):
+    """Maps some samples, more rows than there are samples, each sample alone, steps before samples, and as many channels as samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.few, self.many, self.alone, self.steps = (nn.Linear(6, 6) for _ in range(4))
+        self.conv = nn.Conv1d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        few, many = self.few(x[:3, 0]), self.many(torch.cat([x[:, 0], x[:5, 0]]))
+        steps = self.steps(x.transpose(0, 1))
+        return few, many, steps, self.conv(x.repeat(3, 4, 1)), *(self.alone(one[0]) for one in x)
+
+
+def test_calls_on_any_number_of_rows_are_counted_by_their_rows():
+    torch.manual_seed(0)
+    model = Some()
+    layers = survey(model)
+    found = trace(model, torch.randn(8, 2, 6), layers)
+    loads = {one.name: found.workload(one) for one in layers}
+    rows = {"few": 3, "many": 13, "alone": 8, "steps": 16}
+    wanted = {name: 2 * 36 * n // 8 for name, n in rows.items()} | {"conv": 3 * 2 * 6 * 8 * 8 * 3}
+    assert {name: load.dense_flops for name, load in loads.items() if load} == wanted
+    made = plan(model, {"few": SVD(rank=1)}, inputs=torch.randn(8, 2, 6))
+    assert made.flops_before == found.flops and made.layers[0].flops_after in range(1, wanted["few"] + 1)
+
+
+def test_packed_sequences_are_counted_by_their_steps():
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(24, 48, batch_first=True)
+
+        def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+            return self.gru(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[1]
+
+    inputs = (torch.randn(8, 12, 24), torch.tensor([12, 3, 5, 7, 1, 12, 9, 4]))  # 53 steps
+    made = plan(Packed(), SVD(rank=4), inputs=inputs)
+    assert [row.flops_before for row in made.layers] == [53 * 2 * 24 * 144 // 8, 53 * 2 * 48 * 144 // 8]
+
+
+def test_work_that_does_not_grow_with_the_batch_is_shared_among_the_samples():
     model = Positions()
     layers = survey(model)
     found = trace(model, torch.randn(20, 5, 24), layers)
     loads = {one.name: found.workload(one) for one in layers}
     assert loads["unused"] is None
     assert loads["each"] is not None and loads["each"].dense_flops == 2 * 5 * 24 * 24
-    assert loads["place"] is not None and loads["place"].dense_flops == 0
+    assert loads["place"] is not None and loads["place"].dense_flops == 2 * 5 * 24 * 24 / 20
 
 
 def test_lookups_cost_no_flops_dense_and_their_products_factorised():

@@ -24,14 +24,17 @@ NOMINAL_BATCHES = (16, 256)  # FLOP are counted at these: the plan, and so the c
 
 @dataclass(frozen=True)
 class Workload:
-    """What a layer does for one sample: rows that it maps, or positions that it convolves, and the FLOP of its dense twin."""
+    """What a layer does for one sample: rows that it maps, or positions that it convolves, and the FLOP of its dense twin.
 
-    n_rows: int
-    dense_flops: int
+    n_rows: a fraction where a call has fewer rows than there are samples, as in one expert of a mixture.
+    """
+
+    n_rows: float
+    dense_flops: float
     positions: Positions | None = None
     is_lookup: bool = False
 
-    def flops(self, network: Network) -> int:
+    def flops(self, network: Network) -> float:
         """FLOP for each sample in matrix products and convolutions, in eval (contractions of factors alone are kept)."""
         if self.is_lookup:
             return sum(plan_rows(term).flops for term in network.terms) * self.n_rows
@@ -43,7 +46,7 @@ class Workload:
         It is chosen as the layer chooses it, for a class of sizes; its FLOP are those of the sizes themselves.
         """
         if self.positions is None:
-            return plan_linear(network, bucket(batch * self.n_rows), is_cached, Machine())
+            return plan_linear(network, bucket(self._rows(batch)), is_cached, Machine())
         chosen = plan_convolution(network, bucket(batch), is_cached, Machine(), self.positions.nominal)
         return recount(chosen, network, batch, is_cached, Machine(), self.positions)
 
@@ -53,8 +56,11 @@ class Workload:
 
     def dense_seconds(self, network: Network, batch: int) -> float:
         """The same for the dense layer, whose weight is that of the network."""
-        size = batch if self.positions is not None else batch * self.n_rows
+        size = batch if self.positions is not None else self._rows(batch)
         return dense_plan(network.terms[0], size, True, Machine(), self.positions).seconds
+
+    def _rows(self, batch: int) -> int:
+        return max(1, round(batch * self.n_rows))
 
 
 class FactorizedLayer(nn.Module, abc.ABC):
