@@ -17,7 +17,7 @@ from tenfold.files import Header, read_header, write_safetensors
 from tenfold.layers import all_layers
 from tenfold.layers.base import FactorizedLayer
 from tenfold.model_recipe import FORMAT_VERSION, LayerRecipe, check_recipe, read_recipe
-from tenfold.places import fill, modules_of, places_of, replace, tensors_of
+from tenfold.places import fill, modules_of, places_of, replace, swapped, tensors_of
 from tenfold.plan_data import Plan
 from tenfold.recurrent.opened import KINDS, open_recurrent
 from tenfold.weight import FactorizedWeight
@@ -161,9 +161,9 @@ def _put(model: nn.Module, modules: Mapping[str, nn.Module], names: Sequence[str
     weight.requires_grad_(is_trained)
     for name in names:
         parent, _, leaf = name.rpartition(".")
-        if not name:
-            return layer
-        modules[parent]._modules[leaf] = layer
+        if name:
+            modules[parent]._modules[leaf] = layer  # of one module at two places the file may have two
+        model = swapped(model, modules[name], layer)
     return model
 
 

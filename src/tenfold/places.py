@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from tenfold.compiled import clean_name, is_compiled
+from tenfold.compiled import clean_name
 from tenfold.files import Header, read_tensors
 
 # what belongs to a place in the model and not to the layer that stands there
@@ -138,15 +138,32 @@ def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
     """
     for name in _HOOKS:
         setattr(new, name, getattr(old, name))
-    return new if model is old else _put(model, old, new)
+    return swapped(model, old, new)
 
 
-def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    for parent in list(model.modules()):
-        for name in [name for name, child in parent._modules.items() if child is old]:
-            if is_compiled(parent):
-                wrapper: Any = parent
-                _put(model, wrapper, type(wrapper)(new, wrapper.dynamo_ctx))
-            else:
-                parent._modules[name] = new
-    return model
+def swapped(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """The model with one module in the place of another, also where plain attributes, lists, tuples and dicts refer to it."""
+    return _swapped(model, {id(old): new})
+
+
+def _swapped(value: Any, done: dict[int, Any]) -> Any:
+    """What comes in the place of a value; `done` says so by id. All but tuples and torch.compile's wrappers are changed in place."""
+    if id(value) in done or not isinstance(value, nn.Module | list | dict | tuple):
+        return done.get(id(value), value)
+    done[id(value)] = value  # also what refers to itself comes to an end
+    if isinstance(value, tuple):
+        parts = [_swapped(one, done) for one in value]
+        if any(new is not old for new, old in zip(parts, value, strict=True)):
+            kind: Any = type(value)
+            done[id(value)] = kind(*parts) if hasattr(value, "_fields") else kind(parts)
+    elif isinstance(value, nn.Module) and id(value._modules.get("_orig_mod")) in done:
+        wrapper: Any = value
+        inner = wrapper._orig_mod
+        if (new := done[id(inner)]) is not inner:
+            done[id(value)] = type(wrapper)(new, wrapper.dynamo_ctx)
+    else:
+        inside: Any = vars(value) if isinstance(value, nn.Module) else value  # modules hold their children in a dict there
+        for key, one in list(enumerate(inside) if isinstance(inside, list) else inside.items()):
+            if (new := _swapped(one, done)) is not one:
+                inside[key] = new
+    return done[id(value)]

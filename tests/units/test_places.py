@@ -1,12 +1,12 @@
 """Tensors and layers that stand at several places: stored once, put back as the file has them, and replaced at all of them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 import tenfold
 from tenfold.files import read_header
@@ -106,6 +106,49 @@ def test_replace_puts_a_layer_wherever_the_old_one_stands():
     assert replace(model, old, new) is model
     assert all(one is new for one in (model["first"], model["second"], steps[0], steps[2]))
     assert replace(steps, steps, new) is new
+
+
+class Listed(nn.Module):
+    """Runs its layers from a plain list, and refers to them in every other way too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.stages = [self.first, self.second]
+        self.pairs = ({"in": [self.first]}, Pair(self.first, 3))
+        self.unregistered = [nn.Sequential(self.first)]
+        self.__dict__["plain"] = self.first
+        self.stages.append(self.stages)  # a list that holds itself
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stages[1](self.stages[0](x))
+
+
+class Pair(NamedTuple):
+    layer: nn.Module
+    size: int
+
+
+def test_replace_reaches_plain_attributes_and_what_is_in_lists_tuples_and_dicts():
+    model, new = Listed(), nn.Identity()
+    stages, second = model.stages, model.second
+    replace(model, model.first, new)
+    nested, pair = model.pairs
+    found = (model.first, stages[0], nested["in"][0], pair.layer, model.unregistered[0][0], model.__dict__["plain"])
+    assert all(one is new for one in found)
+    assert type(pair) is Pair and pair.size == 3 and model.stages is stages and stages[1] is model.second is second
+
+
+def test_layers_that_a_list_holds_are_compressed_saved_and_made_dense(tmp_path: Path):
+    model, x = Listed(), torch.randn(5, 6)
+    before = model(x)
+    small = tenfold.compress(model, tenfold.SVD(rank=1))
+    assert small.stages[:2] == [small.first, small.second] and type(small.first) is tenfold.nn.Linear
+    torch.testing.assert_close(model(x), before, rtol=0, atol=0)
+    assert not torch.allclose(small(x), before, atol=1e-2)
+    tenfold.save(small, tmp_path / "small.safetensors")
+    for same in (tenfold.load(tmp_path / "small.safetensors", Listed), tenfold.to_dense(small)):
+        torch.testing.assert_close(same(x), small(x))
 
 
 def test_replace_reaches_into_compiled_modules_and_keeps_them_compiled():
