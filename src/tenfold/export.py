@@ -19,6 +19,7 @@ from tenfold.layers.base import FactorizedLayer
 from tenfold.messages import one_line
 from tenfold.model_file import load as load
 from tenfold.model_file import save as save
+from tenfold.places import HOOKS
 from tenfold.recurrent.opened import close_recurrent
 from tenfold.running import batch_size, call, eval_mode
 
@@ -33,12 +34,17 @@ OLD_ONNX = 'pip install "onnx==1.17.*" "onnxscript==0.2.*" "protobuf<6"'  # what
 def to_dense(model: nn.Module) -> nn.Module:
     """A new model in which every factorised layer is the torch layer with the dense weight; the old model is untouched.
 
-    A layer that stands at several places stays one layer; recurrent layers are torch's again. Everything else is copied; a model from
-    torch.compile comes back uncompiled.
+    A layer that stands at several places stays one layer; recurrent layers are torch's again. Everything else is copied, hooks too; a
+    model from torch.compile comes back uncompiled.
     """
     model = unwrapped(model)
-    layers = [module for module in model.modules() if isinstance(module, FactorizedLayer)]
-    return close_recurrent(copy.deepcopy(model, {id(layer): _dense_of(layer) for layer in layers}))
+    made = {layer: _dense_of(layer) for layer in model.modules() if isinstance(layer, FactorizedLayer)}
+    memo: dict[int, Any] = {id(layer): dense for layer, dense in made.items()}
+    result = copy.deepcopy(model, memo)
+    for layer, dense in made.items():
+        for name in HOOKS:
+            setattr(dense, name, copy.deepcopy(getattr(layer, name), memo))  # the memo: a hook may be a method of the model
+    return close_recurrent(result)
 
 
 def _dense_of(layer: FactorizedLayer) -> nn.Module:

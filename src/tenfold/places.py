@@ -12,7 +12,7 @@ from tenfold.compiled import clean_name
 from tenfold.files import Header, read_tensors
 
 # what belongs to a place in the model and not to the layer that stands there
-_HOOKS = (
+HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
     "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook",
 )  # fmt: skip
@@ -136,7 +136,7 @@ def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
 
     The hooks of the old layer go on to the new one. Where torch.compile wraps the old layer alone, the new one is wrapped likewise.
     """
-    for name in _HOOKS:
+    for name in HOOKS:
         setattr(new, name, getattr(old, name))
     return swapped(model, old, new)
 

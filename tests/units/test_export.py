@@ -10,7 +10,7 @@ import torch
 from model_file_cases import Net, Reader, every_case, reader_inputs, small_net
 from torch import Tensor, nn
 
-from tenfold import export, files
+from tenfold import SVD, compress, export, files
 from tenfold.export import export_torch, relative_difference, to_dense, to_exported_program, tolerance
 from tenfold.layers.base import FactorizedLayer
 
@@ -53,6 +53,29 @@ def test_dense_model_from_a_compiled_one() -> None:
     assert type(dense) is Net
     x = torch.randn(2, 3, 9, 9)
     torch.testing.assert_close(dense(x), net(x))
+
+
+def test_dense_layers_have_hooks_of_their_own() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.scale = nn.Linear(6, 6), 2.0
+            self.linear.register_forward_pre_hook(self.times)
+
+        def times(self, _: nn.Module, arguments: tuple[Tensor]) -> Tensor:
+            return self.scale * arguments[0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x)
+
+    small = compress(Scaled(), SVD(rank=2))
+    dense, x = to_dense(small), torch.randn(3, 6)
+    torch.testing.assert_close(dense(x), small(x))
+    dense.scale = 5.0
+    dense.linear.register_forward_hook(lambda *_: torch.zeros(()))
+    assert not dense(x).any() and small(x).all()
+    bound = next(iter(dense.linear._forward_pre_hooks.values()))
+    assert bound.__self__ is dense
 
 
 def test_dense_weights_load_into_the_original_network() -> None:
