@@ -59,7 +59,7 @@ def reestimate_norms(
         return len(norms)
     momenta = {name: norm.momentum for name, norm in norms.items()}
     try:
-        with probing(model):
+        with probing(model, learning=norms.values()):
             for norm in norms.values():
                 norm.reset_running_stats()
                 norm.momentum = None  # a cumulative average: every batch counts the same

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tenfold.batches import batches, known_n_batches, on_device
 from tenfold.loss import IGNORED, Loss, first_tensor, fits, is_classes, logits_of, task_loss
 from tenfold.progress import Progress, silent
-from tenfold.running import call, eval_mode
+from tenfold.running import call, eval_mode, unchanged_buffers
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def evaluate(
     show = progress or silent
     total = (known_n_batches(data, batch_size) or 0) if progress else 0  # a stream is not read once more for a count
     sums = _Sums(loss)
-    with torch.no_grad(), eval_mode(model):
+    with torch.no_grad(), eval_mode(model), unchanged_buffers(model), unchanged_buffers(model if reference is None else reference):
         for number, (inputs, targets) in enumerate(batches(data, batch_size), 1):
             if not isinstance(targets, Tensor) and (loss is None or targets is None):
                 raise ValueError(

@@ -2,11 +2,12 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from tenfold.compiled import is_compiled
 
@@ -64,10 +65,35 @@ class eval_mode:
 
 
 @contextlib.contextmanager
-def probing(model: nn.Module) -> Iterator[None]:
-    """A context for runs that only look: eval mode, no gradients, and modules from torch.compile run as they are written."""
+def unchanged_buffers(model: nn.Module, *, learning: Collection[nn.Module] = ()) -> Iterator[None]:
+    """A context at whose end every buffer is the same tensor with the same values as before, save those of the modules `learning`.
+
+    Models that process streams keep a state in them, in eval mode too.
+    """
+    places = [(module._buffers, dict(module._buffers)) for module in model.modules() if module not in learning]
+    buffers = {id(one): one for _, before in places for one in before.values() if one is not None and not is_lazy(one)}
+    saved = [(one, one._version, one.detach().clone()) for one in buffers.values() if not one.is_inference()]
+    try:
+        yield
+    finally:
+        for place, before in places:
+            place.clear()
+            place.update(before)
+        with torch.no_grad():
+            for one, version, values in saved:
+                if one._version != version:
+                    one.copy_(values)
+
+
+@contextlib.contextmanager
+def probing(model: nn.Module, *, learning: Collection[nn.Module] = ()) -> Iterator[None]:
+    """A context for runs that only look: eval mode, no gradients, and modules from torch.compile run as they are written.
+
+    Buffers are as before at its end, save those of the modules `learning`.
+    """
     with contextlib.ExitStack() as stack:
         stack.enter_context(eval_mode(model))
+        stack.enter_context(unchanged_buffers(model, learning=learning))
         stack.enter_context(torch.no_grad())
         if any(is_compiled(module) for module in model.modules()):
             stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -12,7 +12,7 @@ from torch.utils import _pytree
 
 from tenfold.flops import count_flops, without_fast_path
 from tenfold.progress import Progress
-from tenfold.running import call, eval_mode, first_samples, probing
+from tenfold.running import call, eval_mode, first_samples, probing, unchanged_buffers
 
 MODEL_SECONDS = 2.0  # time spent on runs of one model pair at one batch size, within the limits below
 LAYER_SECONDS = 0.06  # the same for one layer
@@ -83,7 +83,7 @@ def _seconds(function: Callable[[], Any], repeats: int, sync: Callable[[], None]
 def race_models(model: nn.Module, small: nn.Module, inputs: Any, batch: int, device: torch.device) -> Race:
     """The times of two models in eval mode without gradients on the first `batch` samples."""
     samples = first_samples(inputs, batch)
-    with eval_mode(model), eval_mode(small), torch.no_grad():
+    with eval_mode(model), eval_mode(small), unchanged_buffers(model), unchanged_buffers(small), torch.no_grad():
         return race(lambda: call(model, samples), lambda: call(small, samples), batch, device, MODEL_SECONDS)
 
 

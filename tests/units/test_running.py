@@ -1,11 +1,13 @@
 """Running a model: its arguments, and modes that come back."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import tenfold
 from tenfold.running import batch_size, call, eval_mode, first_samples, probing
 
 
@@ -33,6 +35,48 @@ def test_probing_runs_compiled_modules_as_they_are_written():
     assert compiled == []
     model(torch.zeros(2, 3))
     assert len(compiled) == 1
+
+
+class Stream(nn.Module):
+    """Keeps an average of what it has seen, changed in place, the last output as a new tensor, and registers a counter when it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(16, 16), nn.BatchNorm1d(16)
+        self.register_buffer("average", torch.zeros(16))
+        self.register_buffer("last", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.average.mul_(0.9).add_(x.mean(0))
+        self.last = self.norm(self.linear(x + self.average))
+        self.register_buffer("n_calls", torch.ones(()))
+        return self.last
+
+
+def test_buffers_are_as_before_after_probing_save_those_that_learn():
+    model, x = Stream().train(), torch.randn(6, 16)
+    average = model.average
+    with pytest.raises(KeyError), probing(model, learning=[model.norm]):
+        model.norm.train()
+        model(x)
+        raise KeyError
+    assert model.average is average and not average.any() and model.last is None and "n_calls" not in model._buffers
+    assert model.norm.num_batches_tracked == 1 and model.norm.running_mean.any()
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_only_reads_a_model_leaves_its_buffers(tmp_path: Path, inplace: bool):
+    torch.manual_seed(0)
+    model, data = Stream(), (torch.randn(40, 16), torch.randint(16, (40,)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    made = tenfold.plan(model, budget=0.6, inputs=data[0], calibration=data[0])
+    small = tenfold.compress(model, made, calibration=data[0], inplace=inplace)
+    if not inplace:
+        tenfold.report(model, small, tmp_path, data=data, latency=False)
+        torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert not small.average.any() and small.last is None and not torch.equal(small.norm.running_mean, before["norm.running_mean"])
+    tenfold.evaluate(small, data, reference=model)
+    assert not model.average.any() and not small.average.any()
 
 
 def test_call_takes_a_tensor_a_tuple_or_keywords():
