@@ -54,8 +54,7 @@ class FactorizedWeight(nn.Module):
                 f"the network {network.statement!r} has the modes {dict(zip(network.modes, network.shape, strict=True))}, "
                 f"but the weight of shape {fold.shape} is folded to {fold.sizes}; build the network from this fold"
             )
-        if factors is None:
-            factors = [torch.empty(shape, device=device, dtype=dtype) for shape in network.shapes]
+        factors = [torch.empty(shape, device=device, dtype=dtype) for shape in network.shapes] if factors is None else factors
         for number, (factor, shape) in enumerate(zip(factors, network.shapes, strict=True)):
             if tuple(factor.shape) != shape:
                 raise ValueError(f"factor {number} of {network.statement!r} has shape {tuple(factor.shape)}; it needs {shape}")
@@ -92,6 +91,7 @@ class FactorizedWeight(nn.Module):
 
     def _sum(self, make: Callable[[int, list[Tensor]], Tensor]) -> Tensor:
         """`make(number of the term, its factors)`, summed over the terms."""
+        self._prepared.forget_where_trained()
         factors = self._values()
         return reduce(torch.add, [make(number, factors[part]) for number, part in enumerate(self.network.term_slices)])
 
@@ -197,8 +197,7 @@ class FactorizedWeight(nn.Module):
             ValueError: there is no such rank or slice, or nothing is kept.
         """
         factors = [factor.detach() for factor in self.factors]
-        size = self.network.sizes.get(rank, 0)
-        carriers = self._carriers(rank)
+        size, carriers = self.network.sizes.get(rank, 0), self._carriers(rank)
         if not keep or not set(keep) <= set(range(size)) or len(set(keep)) < len(keep):
             raise ValueError(
                 f"the slices {list(keep)} are to be kept of rank {rank!r}, which has {size}; give different numbers below that"
@@ -266,6 +265,7 @@ class FactorizedWeight(nn.Module):
 
     def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """`make()`, or what it gave before, where `is_kept()` and no factor has changed since; `train()` and `eval()` forget all."""
+        self._prepared.forget_where_trained()
         return self._prepared.find(key, self._values(), make) if self.is_kept() else make()
 
     def _values(self) -> list[Tensor]:

@@ -122,6 +122,29 @@ def test_what_is_kept() -> None:
     assert not copy.deepcopy(weight)._prepared
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad])
+@pytest.mark.parametrize("verb", ["apply", "rows"])
+def test_what_is_kept_is_dropped_where_a_fused_optimizer_trains_in_eval(optimizer: Any, verb: str) -> None:
+    weight = weight_of(MATRIX, TT(rank=2)).eval()
+    x = torch.randn(3, 30, dtype=torch.float64) if verb == "apply" else torch.arange(30)
+    step = optimizer(weight.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            weight.dense()
+        getattr(weight, verb)(x).square().sum().backward()
+        step.step()
+    with torch.no_grad():
+        assert_close(weight.dense(), copy.deepcopy(weight).dense(), rtol=0, atol=0)
+
+
+def test_eval_drops_what_is_kept_after_writes_through_data() -> None:
+    weight = weight_of(MATRIX, TT(rank=2)).eval()
+    with torch.no_grad():
+        before = weight.dense()
+        weight.factors[0].data.mul_(2)
+        assert_close(weight.eval().dense(), 2 * before)
+
+
 def test_kept_results_of_inference_mode_serve_outside() -> None:
     weight = weight_of(MATRIX, TT(rank=2)).eval()
     x = torch.randn(3, 30, dtype=torch.float64)
