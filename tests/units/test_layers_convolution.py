@@ -10,7 +10,7 @@ from torch.testing import assert_close
 import tenfold.nn as tnn
 from tenfold.contract import convolve_run
 from tenfold.format import Format
-from tenfold.formats import CP, STT, SVD, TTM, Tucker
+from tenfold.formats import CP, KCP, KT, STT, SVD, TR, TTM, Tucker
 
 TRANSPOSED = pytest.mark.parametrize(
     ("kind", "places"), [(tnn.ConvTranspose1d, (5,)), (tnn.ConvTranspose2d, (5, 4)), (tnn.ConvTranspose3d, (3, 4, 3))]
@@ -90,6 +90,31 @@ def test_plan_of_a_layer() -> None:
     assert [step.kind for step in layer.plan().steps] == ["linear", "convolve", "linear"]
     text = str(layer.plan(batch=16, positions=(32, 32)))
     assert "convolve: o1 r, r k1 k2, r i1 -> o1 i1 k1 k2" in text
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "format", "groups"),
+    [
+        (tnn.Conv2d, TTM(rank=4), 1),
+        (tnn.Conv2d, TTM(rank=4), 2),
+        (tnn.Conv2d, KCP(rank=4), 2),
+        (tnn.Conv2d, TR(rank=4), 1),
+        (tnn.Conv1d, KT(rank=4), 1),
+        (tnn.ConvTranspose2d, STT(rank=4), 2),
+        (tnn.Linear, KCP(rank=4), 1),
+    ],
+)
+def test_an_empty_batch_gives_an_empty_output(kind: Any, format: Format, groups: int, is_training: bool) -> None:
+    options = {} if kind is tnn.Linear else {"kernel_size": 3, "groups": groups}
+    layer = kind(16, 32, **options, format=format).train(is_training)
+    x = torch.zeros(0, 16, *[9] * len(getattr(layer, "kernel_size", ())))
+    with torch.set_grad_enabled(is_training):
+        y = layer(x)
+        assert y.shape == layer.to_dense()(x).shape
+    if is_training:
+        y.sum().backward()
+        assert not any(p.grad.any() for p in layer.factorized.parameters())
 
 
 def test_workload() -> None:

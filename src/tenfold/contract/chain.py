@@ -53,7 +53,7 @@ def _multiply(step: Step, weight: Tensor, x: Tensor) -> Tensor:
 def _inside(step: Step, weight: Tensor, x: Tensor) -> Tensor:
     """A batch of products with summed indices that stand inside: the group is repeated for each value of what stands before them."""
     shared, passing, summed, inner = x.shape
-    weight = weight.mT[:, None].expand(-1, passing, -1, -1).reshape(shared * passing, -1, summed)
+    weight = weight.mT[:, None].expand(-1, passing, -1, -1).reshape(shared * passing, weight.shape[2], summed)
     x = x.reshape(shared * passing, summed, inner)
     return torch.bmm(weight, x) if step.out == "spnq" else torch.bmm(x.mT, weight.mT)
 

@@ -106,13 +106,13 @@ def _convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spat
     for step, weight in zip(plan.steps, prepared, strict=True):
         x = _reorder(x, step.view, step.perm, n_spatial)
         if step.n_passing > 1:
-            x = x.reshape(-1, x.shape[1] // step.n_passing, *x.shape[2:])
+            x = x.reshape(samples * step.n_passing, x.shape[1] // step.n_passing, *x.shape[2:])
         if step.kind == "convolve" and spatial is not None:
             x = spatial(x, weight, step.n_shared)
         else:
             x = pointwise(x, weight, groups=step.n_shared)
         if step.n_passing > 1:
-            x = x.reshape(samples, -1, *x.shape[2:])
+            x = x.reshape(samples, step.n_passing * x.shape[1], *x.shape[2:])
     return _reorder(x, plan.out_view, plan.out_perm, n_spatial)
 
 
