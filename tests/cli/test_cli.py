@@ -105,6 +105,25 @@ def test_inspect_shows_layers_and_what_they_became(cli: Cli, folder: Path, compr
     ]
 
 
+def test_inspect_counts_recurrent_maps_and_says_what_was_not_reached(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        """from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.gru, self.unused = nn.Embedding(50, 16), nn.GRU(16, 32, batch_first=True), nn.Linear(7, 7)
+
+    def forward(self, x):
+        return self.gru(self.words(x.long().clamp(0, 49)))[0]
+"""
+    )
+    found = in_process("inspect", f"{tmp_path}/net.py:Net", "--input-shape", "12")
+    flops = {"words": 0, "gru.ih_l0": 12 * 2 * 96 * 16, "gru.hh_l0": 12 * 2 * 96 * 32, "unused": None}
+    assert {one["name"]: one["flops"] for one in found["layers"]} == flops
+    assert found["flops"] == flops["gru.ih_l0"] + flops["gru.hh_l0"]
+
+
 def in_process(*arguments: str) -> dict[str, Any]:
     """The JSON of a command that runs in this process."""
     with contextlib.redirect_stdout(io.StringIO()) as out:

@@ -41,8 +41,10 @@ def inspect(
     common.apply()
     network = weights.load(model, common.seed)
     inputs = data.inputs(network)
-    flops = _flops_by_name(network, inputs) if inputs is not None else {}
-    layers = [_layer(one, flops) for one in survey(opened_view(network))]
+    view = opened_view(network)
+    found = survey(view)
+    flops = _flops_by_name(view, found, inputs) if inputs is not None else {}
+    layers = [_layer(one, flops) for one in found]
     is_factorized = any(isinstance(module, FactorizedWeight) for module in network.modules())
     diagnoses = diagnose(network) if is_factorized else []
     result = {
@@ -82,7 +84,7 @@ def _layer(one: Found, flops: dict[str, int]) -> dict[str, Any]:
         "type": type(one.module).__name__,
         "shape": list(one.shape),
         "parameters": _n_values(one),
-        "flops": flops.get(one.name, 0) if flops else None,
+        "flops": flops.get(one.name),
         "can_be_factorised": one.layer is not None,
         "reason": one.reason,
     }
@@ -106,9 +108,17 @@ def _n_values(one: Found) -> int:
     return sum(map(n_values, own)) or one.n_values
 
 
-def _flops_by_name(model: nn.Module, inputs: Any) -> dict[str, int]:
-    """FLOP for one sample of every module by name; "" is the whole model."""
-    with probing(model):
-        found = count_module_flops(lambda: call(model, inputs))
+def _flops_by_name(model: nn.Module, layers: Sequence[Found], inputs: Any) -> dict[str, int]:
+    """FLOP for one sample of every layer that the inputs reach, by name; "" is the whole model."""
+    reached: set[str] = set()
+    # inside recurrent layers only maps with hooks run as modules, which the counter can tell apart
+    handles = [one.module.register_forward_pre_hook(lambda *_, name=one.name: reached.add(name)) for one in layers]
+    try:
+        with probing(model):
+            found = count_module_flops(lambda: call(model, inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
     samples = max(1, batch_size(inputs))
-    return {clean_name(name.partition(".")[2]): flops // samples for name, flops in found.items()} | {"": found["Global"] // samples}
+    flops = {clean_name(name.partition(".")[2]): value // samples for name, value in found.items()}
+    return {name: flops.get(name, 0) for name in reached} | {"": found["Global"] // samples}
