@@ -2,13 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from tenfold.compiled import clean_name
 from tenfold.running import batch_size, call, probing
 
 
@@ -36,6 +37,27 @@ def without_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(was_enabled)
+
+
+def read_by_fused_kernel(model: nn.Module) -> list[str]:
+    """The names of the layers that torch's fused encoder kernel, taken in eval without gradients, reads the dense weights of."""
+    names = []
+    for name, one in model.named_modules():
+        if isinstance(one, nn.TransformerEncoderLayer) and type(one).forward is nn.TransformerEncoderLayer.forward:
+            attention: Any = one.self_attn
+            if attention.batch_first and attention.num_heads % 2 == 0 and one.activation_relu_or_gelu:
+                names += [clean_name(f"{name}.{part}".strip(".")) for part in ("linear1", "linear2")]
+    return names
+
+
+def fused_note(names: Sequence[str]) -> str:
+    """What FLOP and factors of such layers are worth."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"The factors of {', '.join(names[:3])}{more} do not run where torch takes its fused encoder kernel, as in eval without gradients: "
+        "it reads their dense weights, which are rebuilt once and kept, so that FLOP and memory there are those of the dense layers. "
+        "torch.backends.mha.set_fastpath_enabled(False) lets the factors run, as they are counted here."
+    )
 
 
 @contextlib.contextmanager

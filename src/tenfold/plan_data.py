@@ -1,7 +1,7 @@
 """Plan: what will become of every layer of a model, as data."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tenfold.budget import Budget
@@ -42,6 +42,7 @@ class Plan:
     """A row for every layer and the totals of the whole model. `print(plan)` is a table; `save` writes a text that a person can edit.
 
     metric: "output" where errors were measured on the layers' outputs for calibration inputs, "weight" where on the weights.
+    notes: what else a person should know of this model; not part of the saved text.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -53,6 +54,7 @@ class Plan:
     flops_after: int | None
     metric: str
     seed: int
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         rows = [("layer", "type", "shape", "becomes", "parameters", "FLOP/sample", "error", "speed-up")]
@@ -68,7 +70,7 @@ class Plan:
         total = f"whole model: {self.params_before:,} -> {self.params_after:,} parameters ({kept:.3f} kept)"
         if self.flops_before and self.flops_after is not None:
             total += f", {self.flops_before:,} -> {self.flops_after:,} FLOP a sample ({self.flops_after / self.flops_before:.3f} kept)"
-        return "\n".join([*lines, total + f"; errors of the {self.metric}s"])
+        return "\n".join([*lines, total + f"; errors of the {self.metric}s", *self.notes])
 
     def to_text(self) -> str:
         """The plan as TOML, one line for each layer."""

@@ -115,7 +115,9 @@ def test_with_calibration_data_a_loss_is_a_divergence(monkeypatch: pytest.Monkey
     timed_as(monkeypatch, lambda name, one: 2.0 if one.flops < 60_000 else 0.9)
     monkeypatch.setattr(latency, "LOSS_RATIO", 0.0)  # any loss is too much
     monkeypatch.setattr(latency, "LOSS_MORE", 0.0)
-    with pytest.warns(UserWarning, match=r"\(divergence of the outputs: nats of logits, of single outputs the relative squared error\); "):
+    with pytest.warns(
+        UserWarning, match=r"\(divergence of the outputs: nats where they are classes, else their relative squared error\); "
+    ):
         tenfold.plan(Network(), SVD(), budget="flops=0.75", inputs=X, calibration=(X, X))
 
 

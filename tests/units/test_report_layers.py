@@ -1,5 +1,7 @@
 """Layer by layer: rows that add up, errors, spectra and FLOP."""
 
+from typing import Any
+
 import pytest
 import torch
 from report_cases import everything, images, pair
@@ -140,6 +142,24 @@ def test_calls_of_different_sizes_are_each_counted(tmp_path):
     small = compress(dense, SVD(rank=2))
     (row,) = report(dense, small, tmp_path, inputs=torch.randn(8, 64), latency=False).layers
     assert row.flops_before == 2 * 64 * 64 * 10 // 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_first": True}, {"batch_first": False}, {"batch_first": True, "activation": torch.tanh}],
+    ids=["fused", "steps first", "tanh"],
+)
+def test_layers_that_the_fused_encoder_kernel_reads_are_named(tmp_path, options: dict[str, Any]):
+    dense = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 4, 32, **options), 2, enable_nested_tensor=False).eval()
+    x = torch.randn(2, 5, 16)
+    made = plan(dense, {"*linear1": SVD(rank=2)}, inputs=x)
+    small = compress(dense, made)
+    notes = [str(made), *report(dense, small, tmp_path, inputs=x, latency=False).notes]
+    runs = []
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(small.layers[0].linear1), "forward", lambda layer, x: runs.append(layer) or x @ layer.weight.mT + layer.bias)
+        small(x)
+    assert (sum("layers.0.linear1, layers.1.linear1 do not run" in note for note in notes) == 2) == (not runs)
 
 
 def test_predicted_speedups_stand_beside_the_measured_ones(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from tenfold.budget import Budget
+from tenfold.flops import fused_note, read_by_fused_kernel
 from tenfold.fold import Fold
 from tenfold.plan_data import LayerPlan, Plan
 from tenfold.progress import Progress
@@ -167,7 +168,9 @@ def plan_of_rows(model: nn.Module, rows: Sequence[LayerPlan], goal: Budget | Non
     if steps is not None:
         flops = steps.flops
         flops_after = flops - sum((row.flops_before or 0) - (row.flops_after or 0) for row in rows)
-    return Plan(tuple(rows), type(model).__name__, goal, before, after, flops, flops_after, metric, seed)
+    fused = [name for name in read_by_fused_kernel(model) if any(row.name == name and row.format for row in rows)]
+    notes = (fused_note(fused),) if fused else ()
+    return Plan(tuple(rows), type(model).__name__, goal, before, after, flops, flops_after, metric, seed, notes)
 
 
 def dense_flops(steps: Trace | None, one: Found) -> int:

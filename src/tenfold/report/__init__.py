@@ -18,6 +18,7 @@ from tenfold.compiled import unwrapped
 from tenfold.evaluate import Evaluation, evaluate
 from tenfold.files import write_text
 from tenfold.finetune import FinetuneHistory
+from tenfold.flops import read_by_fused_kernel
 from tenfold.loss import Loss
 from tenfold.plan import Plan
 from tenfold.progress import Progress, silent
@@ -98,6 +99,7 @@ def report(
         plan=plan.to_text() if plan else None, metric=plan.metric if plan else None,
         history=None if history is None else Curve.of(history),
         environment=environment(model, device), seed=seed, command=command,
+        fused=tuple(name for name in read_by_fused_kernel(small) if any(row.name == name and row.format for row in rows)),
     )  # fmt: skip
     write_text(folder / "report.json", made.to_json())
     write_text(folder / "report.html", page(made))

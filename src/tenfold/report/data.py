@@ -8,6 +8,7 @@ from typing import Any
 
 from tenfold.evaluate import Evaluation
 from tenfold.finetune import FinetuneHistory
+from tenfold.flops import fused_note
 from tenfold.report import wording
 from tenfold.report.layers import LayerRow, Spectrum
 from tenfold.sizes import Size
@@ -47,7 +48,7 @@ class Report:
     flops_* are for one sample, counted at batch `flops_batch`; flops_planned is what the plan says of both models.
     races: one for each batch size. other_*: parameters outside of the layers' weights, such as biases and normalisation. dense, small,
     uncorrected: evaluations of the dense model, of the compressed one, and of the compressed one before fine-tuning. metric: of the
-    plan's errors, "weight" or "output".
+    plan's errors, "weight" or "output". fused: compressed layers whose factors torch's fused encoder kernel does not run.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Report:
     environment: dict[str, str]
     seed: int
     command: str | None
+    fused: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -103,7 +105,7 @@ class Report:
         lines = wording.speed_notes(self.races) + wording.layer_notes(self.layers)
         if self.uncorrected is not None and self.uncorrected.accuracy is not None:
             lines.append(f"Before fine-tuning its accuracy was {self.uncorrected.accuracy:.2%}.")
-        return lines + wording.plan_note(self.flops_planned, self.flops)
+        return lines + wording.plan_note(self.flops_planned, self.flops) + ([fused_note(self.fused)] if self.fused else [])
 
     @property
     def error_note(self) -> str:
