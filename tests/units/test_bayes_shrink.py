@@ -63,7 +63,7 @@ class Training:
         self.model.load_state_dict(model)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.01)
         self.optimizer.load_state_dict(optimizer)
-        self.method.run.optimizer = self.optimizer
+        self.method.watch(self.optimizer)
         return self
 
 

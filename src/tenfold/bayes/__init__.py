@@ -6,8 +6,8 @@
 
 priors.py says what is believed of a slice, variances.py updates it, posterior.py trains with it, trust.py holds it back where it is
 stronger than the data; shrink.py decides ranks, by rounding.py for trees and components.py for all other networks, stability.py says
-whether they have stopped changing, and surgery.py makes the factors smaller while training goes on. Other methods with the same interface
-(method.py) have a file each: l1_bonds, group_lasso, hard_concrete, global_budget, dlrt.
+whether they have stopped changing, and surgery.py makes the factors smaller while training goes on, in the optimisers of watched.py too.
+Other methods with the same interface (method.py) have a file each: l1_bonds, group_lasso, hard_concrete, global_budget, dlrt.
 """
 
 from tenfold.bayes.dlrt import DLRT as DLRT

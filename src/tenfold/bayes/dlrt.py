@@ -131,7 +131,7 @@ class DLRT(RankMethod):
             rest = [size for n, size in enumerate(network.shapes[number]) if n != axis]
             old = factor_parameter(weight, number)
             value = matrix.reshape(-1, *rest).movedim(0, axis).to(old)
-            setattr(weight.factors, str(number), replaced(self.run.optimizer, old, value))
+            setattr(weight.factors, str(number), replaced(self.run.watched.optimizers, old, value))
         set_network(weight, network)
 
     def penalty(self) -> Tensor:

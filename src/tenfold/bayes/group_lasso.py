@@ -63,11 +63,11 @@ class GroupLasso(RankMethod):
         return {rank: _norms(weight, rank) > 0 for rank in weight.network.ranks}
 
     def _update(self) -> None:
-        if self.run.optimizer is None:
+        if not self.run.watched.optimizers:
             raise RuntimeError(
                 "GroupLasso has no optimiser; it needs one, whose learning rate is the size of its step: call watch(optimizer) first"
             )
-        rates = {id(p): float(group["lr"]) for group in self.run.optimizer.param_groups for p in group["params"]}
+        rates = self.run.watched.rate_by_id()
         step = self.strength * self.warmup.factor(self.run.steps) / self.n_examples
         for weight in self.run.live.values():
             for rank in weight.network.ranks:

@@ -44,15 +44,13 @@ def check_finite(name: str, values: Mapping[str, Tensor], steps: int) -> None:
             )
 
 
-def check_rate(optimizer: Optimizer | None, peaks: Sequence[float], is_forced: bool) -> None:
-    """Raises RuntimeError where a learning rate is still near its peak.
+def check_rates(peaks: Mapping[Optimizer, Sequence[float]]) -> None:
+    """Raises RuntimeError where a learning rate is still near its peak, of which each group of an optimiser has one.
 
     An optimiser keeps slices that should be zero at a floor that is set by its rate: what is read there is noise. Without an optimiser
     nothing is known, and nothing checked.
     """
-    if optimizer is None or is_forced:
-        return
-    for peak, now in zip(peaks, rates(optimizer), strict=True):
+    for peak, now in (pair for optimizer, highest in peaks.items() for pair in zip(highest, rates(optimizer), strict=False)):
         if peak > 0 and now > DECAYED * peak:
             raise RuntimeError(
                 f"the learning rate is {now:.3g}, {now / peak:.0%} of its peak {peak:.3g}; ranks are decided at {DECAYED:.0%} or less, "

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tenfold.bayes.guards import check_loss, check_rate, warn_removed
+from tenfold.bayes.guards import check_loss, check_rates, warn_removed
 from tenfold.bayes.reduction import Reduction, removal
 from tenfold.bayes.report import Decision, LayerDecision, RankReport
 from tenfold.bayes.run import Run, Spectra, agree
@@ -65,7 +65,11 @@ class RankMethod(abc.ABC):
         return None
 
     def watch(self, optimizer: Optimizer) -> None:
-        """Follows an optimiser: no decision before its rates have decayed, and decisions change its parameters and state."""
+        """Follows an optimiser: no decision before its rates have decayed, and decisions change its parameters and state.
+
+        Several are followed where each has parameters of its own; one with the parameters of another takes the place of that one. In a
+        training that goes on from a saved state, watch after `load_state_dict`: the highest rates so far are in the state.
+        """
         self.run.watch(optimizer)
 
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -111,7 +115,7 @@ class RankMethod(abc.ABC):
         return reductions
 
     def shrink(self, rule: Rule | None = None, *, force: bool = False) -> Decision:
-        """Decides ranks and makes the factors smaller, in the model and in the optimiser that is watched.
+        """Decides ranks and makes the factors smaller, in the model and in the optimisers that are watched.
 
         Parameters are replaced by new ones: wrap a model in DistributedDataParallel anew, and make an optimiser anew that is not
         watched. All processes of a distributed run take the decision of the first one. torch.compile traces the model once more.
@@ -121,9 +125,10 @@ class RankMethod(abc.ABC):
             force: also where the learning rate is still near its peak.
 
         Raises:
-            RuntimeError: the learning rate of the optimiser has not decayed.
+            RuntimeError: a learning rate of a watched optimiser has not decayed.
         """
-        check_rate(self.run.optimizer, self.run.peaks, force)
+        if not force:
+            check_rates(self.run.watched.peaks)
         rule = rule or self.default_rule()
         self.run.record(self.spectra())
         reductions = agree(self.decide(rule))
@@ -131,7 +136,7 @@ class RankMethod(abc.ABC):
         for name, reduction in reductions.items():
             weight = self.run.weights[name]
             before = weight.network
-            apply(weight, reduction, self.run.optimizer)
+            apply(weight, reduction, self.run.watched.optimizers)
             layers.append(
                 LayerDecision(
                     name,

@@ -180,7 +180,7 @@ class Posterior(RankMethod):
             for number, old in enumerate(container.log_variances):
                 spread = reduction.variances(number, old.detach().double().exp()).clamp_min(1e-30)
                 if spread.shape != old.shape or not torch.allclose(spread.log(), old.detach().double()):
-                    container.log_variances[number] = replaced(self.run.optimizer, container.log_variances[number], spread.log().to(old))
+                    container.log_variances[number] = replaced(self.run.watched.optimizers, old, spread.log().to(old))
             if reduction.is_removed:
                 container.clear()  # a draw for every step is for layers that are left
         if not reduction.is_removed:

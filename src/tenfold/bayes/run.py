@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tenfold.bayes.factorized_weights import factorized_weights
-from tenfold.bayes.guards import COLLAPSED, check_finite, rates, root_mean_square, warn_collapsed
+from tenfold.bayes.guards import COLLAPSED, check_finite, root_mean_square, warn_collapsed
 from tenfold.bayes.report import LayerReport
 from tenfold.bayes.surgery import resize
+from tenfold.bayes.watched import Watched
 from tenfold.weight import FactorizedWeight
 
 RECORDS = 64  # spectra kept for a rank; when there are more, every other one is dropped
@@ -37,8 +38,7 @@ class Run:
             )
         self.steps = 0
         self.every = EVERY
-        self.optimizer: Optimizer | None = None
-        self.peaks: list[float] = []
+        self.watched = Watched()
         self.start_networks = {name: one.network for name, one in self.weights.items()}
         self.start_sizes = {name: root_mean_square(one.network, list(one.factors)) for name, one in self.weights.items()}
         self.sizes = dict.fromkeys(self.weights, 1.0)
@@ -55,13 +55,11 @@ class Run:
 
     def watch(self, optimizer: Optimizer) -> None:
         """Follows the learning rates of an optimiser, and lets decisions change its parameters and state."""
-        self.optimizer = optimizer
-        self.peaks = rates(optimizer)
+        self.watched.add(optimizer)
 
     def observe(self, spectra: Spectra, values: Values) -> None:
         """Takes note of a step: rates always, sizes and spectra every so many steps. Warns of weights that have collapsed."""
-        if self.optimizer is not None:
-            self.peaks = [max(peak, now) for peak, now in zip(self.peaks, rates(self.optimizer), strict=True)]
+        self.watched.observe()
         if self.steps % self.every:
             return
         for name, ranks in spectra.items():
@@ -112,7 +110,7 @@ class Run:
         return {
             "steps": self.steps,
             "every": self.every,
-            "peaks": list(self.peaks),
+            "peaks": self.watched.state(),
             "ranks": {name: dict(one.network.ranks) for name, one in self.weights.items()},
             "start_sizes": dict(self.start_sizes),
             "sizes": dict(self.sizes),
@@ -137,7 +135,8 @@ class Run:
         for name, weight in self.weights.items():
             if dict(weight.network.ranks) != dict(state["ranks"][name]):
                 resize(weight, state["ranks"][name])
-        self.steps, self.every, self.peaks = state["steps"], state["every"], list(state["peaks"])
+        self.steps, self.every = state["steps"], state["every"]
+        self.watched.load(state["peaks"])
         self.start_sizes, self.sizes = dict(state["start_sizes"]), dict(state["sizes"])
         self.collapsed, self.removed = set(state["collapsed"]), set(state["removed"])
         self.history = {

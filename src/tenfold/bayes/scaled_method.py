@@ -67,7 +67,7 @@ class ScaledMethod(RankMethod, abc.ABC):
         container.network = self.run.weights[name].network
         for rank, size in container.network.ranks.items():
             old = container.scales[rank]
-            container.scales[rank] = replaced(self.run.optimizer, old, old.new_full((size,), self.neutral).detach())
+            container.scales[rank] = replaced(self.run.watched.optimizers, old, old.new_full((size,), self.neutral).detach())
             container.set_outside(rank, torch.full((size,), self.outside))
 
     def finish(self) -> None:

@@ -4,7 +4,7 @@ Running means of gradients follow by the chain rule through the maps of the redu
 squared maps. State of another shape than its parameter cannot be mapped and starts anew.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ VALUES = {"ax"}  # running means of the parameter itself: ASGD
 StateMap = Callable[[str, Tensor], Tensor]
 
 
-def apply(weight: FactorizedWeight, reduction: Reduction, optimizer: Optimizer | None) -> None:
+def apply(weight: FactorizedWeight, reduction: Reduction, optimizers: Sequence[Optimizer] = ()) -> None:
     """Gives a weight the factors and ranks of a reduction, in place. Factors that keep shape and value keep their parameter."""
     for number in range(len(weight.factors)):
         old = factor_parameter(weight, number)
@@ -35,7 +35,7 @@ def apply(weight: FactorizedWeight, reduction: Reduction, optimizer: Optimizer |
                 return reduction.squared_gradients(number, wide)
             return reduction.values(number, wide) if name in VALUES else reduction.gradients(number, wide)
 
-        setattr(weight.factors, str(number), replaced(optimizer, old, value, mapped))
+        setattr(weight.factors, str(number), replaced(optimizers, old, value, mapped))
     set_network(weight, weight.network.resized(reduction.sizes))
 
 
@@ -61,20 +61,20 @@ def factor_parameter(weight: FactorizedWeight, number: int) -> nn.Parameter:
     return getattr(weight.factors, str(number))
 
 
-def replaced(optimizer: Optimizer | None, old: nn.Parameter, value: Tensor, mapped: StateMap | None = None) -> nn.Parameter:
-    """A new parameter with a value, in the old one's place in the optimiser; its state is mapped, or starts anew without `mapped`."""
+def replaced(optimizers: Sequence[Optimizer], old: nn.Parameter, value: Tensor, mapped: StateMap | None = None) -> nn.Parameter:
+    """A new parameter with a value, in the old one's place in the optimisers; its state is mapped, or starts anew without `mapped`."""
     new = nn.Parameter(value.detach().clone().contiguous(), requires_grad=old.requires_grad)
-    if optimizer is None:
-        return new
-    for group in optimizer.param_groups:
-        group["params"] = [new if one is old else one for one in group["params"]]
-    state: dict[str, Any] | None = optimizer.state.pop(old, None)
-    if (
-        state
-        and mapped is not None
-        and all(not isinstance(one, Tensor) or one.dim() == 0 or one.shape == old.shape for one in state.values())
-    ):
-        optimizer.state[new] = {
-            name: mapped(name, one).to(one).contiguous() if isinstance(one, Tensor) and one.dim() else one for name, one in state.items()
-        }
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["params"] = [new if one is old else one for one in group["params"]]
+        state: dict[str, Any] | None = optimizer.state.pop(old, None)
+        if (
+            state
+            and mapped is not None
+            and all(not isinstance(one, Tensor) or one.dim() == 0 or one.shape == old.shape for one in state.values())
+        ):
+            optimizer.state[new] = {
+                name: mapped(name, one).to(one).contiguous() if isinstance(one, Tensor) and one.dim() else one
+                for name, one in state.items()
+            }
     return new
