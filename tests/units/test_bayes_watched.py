@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tenfold.bayes import GroupLasso, Rounding, attach
+from tenfold.bayes import GlobalBudget, GroupLasso, HardConcrete, L1Bonds, Rounding, attach
 from tenfold.formats import CP, TTM
 from tenfold.nn import Linear
 
@@ -122,3 +122,44 @@ def test_an_optimiser_takes_the_place_of_one_with_the_same_parameters() -> None:
     assert posterior.run.watched.optimizers == (both,)
     set_rate(0.001, both)
     assert posterior.shrink(Rounding(0.3, n_spreads=0)).layers, "those that are no more used do not count"
+
+
+ADDING: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
+    "variational": (METHODS["variational"], "log_variances.0, log_variances.1"),
+    "gates": (lambda model: HardConcrete(model, target=0.5), "scales.r1"),
+    "l1": (lambda model: L1Bonds(model), "scales.r1"),
+    "budget": (lambda model: GlobalBudget(model, slices=4, schedule=(1, 3)), "scales.r1"),
+}
+
+
+@pytest.mark.parametrize("name", ADDING)
+def test_an_optimiser_that_was_made_before_attaching_is_refused(name: str) -> None:
+    make, added = ADDING[name]
+    model = network()
+    early = torch.optim.Adam(model.parameters(), lr=PEAK)
+    method = make(model)
+    text = (
+        f"the optimiser trains factors of layer '0' but not {added}, which the rank method has added; it finds no ranks without these: "
+        "make the optimiser from the model's parameters after the method is attached"
+    )
+    with pytest.raises(ValueError) as caught:
+        method.watch(early)
+    assert str(caught.value) == text
+    assert not method.run.watched.optimizers
+    method.watch(torch.optim.Adam(model.parameters(), lr=PEAK))
+
+
+def test_what_a_method_has_added_may_be_frozen_or_have_an_optimiser_of_its_own() -> None:
+    model = network()
+    factors = list(model.parameters())
+    posterior = attach(model, n_examples=64)
+    logs = [p for name, p in model.named_parameters() if "log_variances" in name]
+    posterior.watch(torch.optim.Adam(logs, lr=PEAK))
+    posterior.watch(torch.optim.Adam(factors, lr=PEAK))
+    other = network()
+    factors = list(other.parameters())
+    posterior = attach(other, n_examples=64)
+    for name, p in other.named_parameters():
+        p.requires_grad_("log_variances" not in name)
+    posterior.watch(torch.optim.Adam(factors, lr=PEAK))
+    attach(network(), n_examples=64, kind="map").watch(torch.optim.Adam(nn.Linear(2, 2).parameters(), lr=PEAK))

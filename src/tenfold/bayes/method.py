@@ -69,6 +69,9 @@ class RankMethod(abc.ABC):
 
         Several are followed where each has parameters of its own; one with the parameters of another takes the place of that one. In a
         training that goes on from a saved state, watch after `load_state_dict`: the highest rates so far are in the state.
+
+        Raises:
+            ValueError: the optimiser was made before the method was attached, and lacks the parameters that this added.
         """
         self.run.watch(optimizer)
 

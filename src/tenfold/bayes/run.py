@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 from tenfold.bayes.factorized_weights import factorized_weights
 from tenfold.bayes.guards import COLLAPSED, check_finite, root_mean_square, warn_collapsed
 from tenfold.bayes.report import LayerReport
-from tenfold.bayes.surgery import resize
-from tenfold.bayes.watched import Watched
+from tenfold.bayes.surgery import factor_parameter, resize
+from tenfold.bayes.watched import Watched, held
 from tenfold.weight import FactorizedWeight
 
 RECORDS = 64  # spectra kept for a rank; when there are more, every other one is dropped
@@ -54,7 +54,21 @@ class Run:
         return {name: one for name, one in self.weights.items() if name not in self.removed}
 
     def watch(self, optimizer: Optimizer) -> None:
-        """Follows the learning rates of an optimiser, and lets decisions change its parameters and state."""
+        """Follows the learning rates of an optimiser, and lets decisions change its parameters and state.
+
+        Raises:
+            ValueError: it trains factors of a layer, and nothing that is watched trains what the method has added to them.
+        """
+        mine, every = held([optimizer]), held([*self.watched.optimizers, optimizer])
+        for name, weight in self.live.items():
+            factors = {id(factor_parameter(weight, number)) for number in range(len(weight.factors))}
+            added = {key: id(one) for key, one in weight.factors.named_parameters() if one.requires_grad and id(one) not in factors}
+            missing = [key for key, one in added.items() if one not in every]
+            if missing and factors & mine:
+                raise ValueError(
+                    f"the optimiser trains factors of layer {name!r} but not {', '.join(missing)}, which the rank method has added; it "
+                    "finds no ranks without these: make the optimiser from the model's parameters after the method is attached"
+                )
         self.watched.add(optimizer)
 
     def observe(self, spectra: Spectra, values: Values) -> None:
