@@ -63,6 +63,10 @@ class Reduction:
         """The same for running means of squared gradients; entries are taken to be uncorrelated."""
         return self._map(number, tensor, [one.gradient.square() for one in self.maps])
 
+    def gradient_sizes(self, number: int, tensor: Tensor) -> Tensor:
+        """The same for bounds of absolute gradients: bounds of the new ones."""
+        return self._map(number, tensor, [one.gradient.abs() for one in self.maps])
+
     def variances(self, number: int, tensor: Tensor) -> Tensor:
         """The same for variances of independent entries of a factor."""
         return self._map(number, tensor, [one.value.square() for one in self.maps])

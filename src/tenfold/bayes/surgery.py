@@ -1,10 +1,12 @@
 """Surgery: puts a reduction into a weight that is being trained: new parameters, new ranks, and an optimiser that goes on.
 
 Running means of gradients follow by the chain rule through the maps of the reduction, running means of squared gradients through the
-squared maps. State of another shape than its parameter cannot be mapped and starts anew.
+squared maps, and running maxima of their sizes through the absolute ones. State that is none of these, or of another shape than its
+parameter, cannot be mapped: that of the parameter starts anew.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +17,14 @@ from tenfold.bayes.reduction import Reduction
 from tenfold.network import Network
 from tenfold.weight import FactorizedWeight
 
+LINEAR = {"exp_avg", "momentum_buffer", "grad_avg", "prev"}  # in the gradient: Adam, SGD, RMSprop, Rprop
 SQUARED = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta"}  # Adam, RMSprop, Adagrad, Adadelta
+ABSOLUTE = {"exp_inf"}  # Adamax
 VALUES = {"ax"}  # running means of the parameter itself: ASGD
+STEPS = {"step_size"}  # of each entry: Rprop
 
-StateMap = Callable[[str, Tensor], Tensor]
+StateMap = Callable[[Mapping[str, Tensor]], dict[str, Tensor] | None]
+"""State tensors of a parameter's shape by name -> those of the new one; None where one of them is not known."""
 
 
 def apply(weight: FactorizedWeight, reduction: Reduction, optimizers: Sequence[Optimizer] = ()) -> None:
@@ -29,14 +35,31 @@ def apply(weight: FactorizedWeight, reduction: Reduction, optimizers: Sequence[O
         if value.shape == old.shape and torch.equal(value, old.detach()):
             continue
 
-        def mapped(name: str, state: Tensor, number: int = number) -> Tensor:
-            wide = state.double()
-            if name in SQUARED:
-                return reduction.squared_gradients(number, wide)
-            return reduction.values(number, wide) if name in VALUES else reduction.gradients(number, wide)
-
-        setattr(weight.factors, str(number), replaced(optimizers, old, value, mapped))
+        setattr(weight.factors, str(number), replaced(optimizers, old, value, partial(_mapped, reduction, number)))
     set_network(weight, weight.network.resized(reduction.sizes))
+
+
+def _mapped(reduction: Reduction, number: int, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """What a reduction makes of the state of factor `number`; a `StateMap`."""
+    made: dict[str, Tensor] = {}
+    for name, one in state.items():
+        wide = one.double()
+        if name in LINEAR:
+            made[name] = reduction.gradients(number, wide)
+        elif name in SQUARED:
+            made[name] = reduction.squared_gradients(number, wide)
+        elif name in ABSOLUTE:
+            made[name] = reduction.gradient_sizes(number, wide)
+        elif name in VALUES:
+            made[name] = reduction.values(number, wide)
+        elif name in STEPS:  # the smallest one everywhere: steps that are too small grow by a fifth each time
+            made[name] = torch.full_like(reduction.factors[number], float(wide.min()), dtype=wide.dtype)
+        else:
+            return None
+    if "grad_avg" in state:  # RMSprop takes the root of square_avg - grad_avg^2, which is mapped for that reason and stays positive
+        spread = (state["square_avg"].double() - state["grad_avg"].double().square()).clamp_min(0)
+        made["square_avg"] = reduction.squared_gradients(number, spread) + made["grad_avg"].square()
+    return made
 
 
 def resize(weight: FactorizedWeight, sizes: Mapping[str, int]) -> None:
@@ -68,13 +91,9 @@ def replaced(optimizers: Sequence[Optimizer], old: nn.Parameter, value: Tensor, 
         for group in optimizer.param_groups:
             group["params"] = [new if one is old else one for one in group["params"]]
         state: dict[str, Any] | None = optimizer.state.pop(old, None)
-        if (
-            state
-            and mapped is not None
-            and all(not isinstance(one, Tensor) or one.dim() == 0 or one.shape == old.shape for one in state.values())
-        ):
-            optimizer.state[new] = {
-                name: mapped(name, one).to(one).contiguous() if isinstance(one, Tensor) and one.dim() else one
-                for name, one in state.items()
-            }
+        tensors = {name: one for name, one in (state or {}).items() if isinstance(one, Tensor) and one.dim()}
+        if state and mapped is not None and all(one.shape == old.shape for one in tensors.values()):
+            made = mapped(tensors)
+            if made is not None:
+                optimizer.state[new] = {**state, **{name: one.to(tensors[name]).contiguous() for name, one in made.items()}}
     return new
