@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from torch import nn
 from torch.testing import assert_close
 
 import tenfold
-from tenfold.bayes import HalfCauchy, Posterior, Prior, attach
-from tenfold.formats import CP, KT, TT, TTM
+from tenfold.bayes import DLRT, GroupLasso, HalfCauchy, L1Bonds, Posterior, Prior, attach
+from tenfold.bayes.priors import Hyperprior
+from tenfold.formats import CP, KT, SVD, TT, TTM
 from tenfold.nn import Conv2d, Embedding, Linear
 
 
@@ -158,3 +160,59 @@ def test_other_refusals() -> None:
         ValueError, match=r"the factors of layer '0' hold values that are not finite \(rank 'r1', after 1 steps\); finite ones"
     ):
         posterior.step()
+
+
+METHODS: dict[str, Any] = {
+    "variational": lambda model: attach(model, n_examples=10),
+    "map": lambda model: attach(model, n_examples=10, kind="map"),
+    "lasso": lambda model: GroupLasso(model, n_examples=10),
+    "l1": lambda model: L1Bonds(model),
+    "dlrt": lambda model: DLRT(model, rate=0.1),
+}
+
+
+@pytest.mark.parametrize("second", METHODS)
+@pytest.mark.parametrize("first", METHODS)
+def test_a_layer_takes_one_method_until_it_is_finished(first: str, second: str) -> None:
+    model = Linear(12, 8, format=SVD(rank=3))
+    keys = list(model.state_dict())
+    method = METHODS[first](model)
+    with pytest.raises(
+        ValueError, match=r"the layers model have a rank method already; a layer takes one at a time: call its finish\(\) first"
+    ):
+        METHODS[second](model)
+    method.finish()
+    assert list(model.state_dict()) == keys
+    METHODS[second](model).finish()
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"prior": HalfCauchy}, r"attach got prior=<class '.*HalfCauchy'>; it is an object of .*: make one, for instance HalfCauchy\(\)"),
+        ({"prior": "half"}, "attach got prior='half'; it is an object of a hyperprior or of Prior: make one"),
+        ({"n_examples": "64"}, "attach got n_examples='64', a str; it needs a number: give one like 60000"),
+        ({"damping": None}, "attach got damping=None, a NoneType; it needs a number: give one like 1"),
+    ],
+)
+def test_a_failed_attach_changes_nothing(settings: dict[str, Any], text: str) -> None:
+    model = network()
+    before = [type(one) for one in model.modules()]
+    with pytest.raises(TypeError, match=text):
+        attach(model, **{"n_examples": 10, **settings})
+    assert [type(one) for one in model.modules()] == before
+    attach(model, n_examples=10)
+
+
+def test_a_prior_that_fails_leaves_the_model_as_it_was() -> None:
+    class Failing(Hyperprior):
+        def best(self, energy: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+            raise OverflowError
+
+        def cost(self, variance: torch.Tensor) -> torch.Tensor:
+            return variance
+
+    model = network()
+    with pytest.raises(OverflowError):
+        attach(model, n_examples=10, prior=Failing())
+    attach(model, n_examples=10)

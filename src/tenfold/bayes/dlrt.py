@@ -55,6 +55,7 @@ class DLRT(RankMethod):
         self.run = Run(model, layers)
         for name, weight in self.run.weights.items():
             _check_matrix(name, weight.network)
+        self.run.hold()
         self.values: dict[str, Tensor] = {}
         for name, weight in self.run.weights.items():
             left, right = self._matrices(weight)
@@ -157,7 +158,7 @@ class DLRT(RankMethod):
         self.values[name] = s
 
     def finish(self) -> None:
-        """Nothing is in the model."""
+        self.run.release()
 
     def _extra_state(self) -> dict[str, Any]:
         return {

@@ -48,6 +48,7 @@ class GroupLasso(RankMethod):
         check_positive("GroupLasso", "strength", strength, 1.0)
         self.n_examples, self.strength, self.warmup = n_examples, strength, as_warmup(warmup)
         self.run = Run(model, layers)
+        self.run.hold()
         self.run.record(self.spectra())
 
     def penalty(self) -> Tensor:
@@ -87,7 +88,7 @@ class GroupLasso(RankMethod):
         """It has no tensors of its own."""
 
     def finish(self) -> None:
-        """Nothing is in the model."""
+        self.run.release()
 
     def _extra_state(self) -> dict[str, Any]:
         return {"settings": f"GroupLasso({self.n_examples}, {self.strength}, {self.warmup})"}

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import SupportsFloat
 
 import torch
 from torch import Tensor
@@ -19,8 +20,15 @@ class RanksWarning(UserWarning):
     """A weight has collapsed, or all its ranks were removed."""
 
 
+def check_number(method: str, name: str, value: float, example: float) -> None:
+    """Raises TypeError where a setting is no number."""
+    if not isinstance(value, SupportsFloat):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"{method} got {name}={value!r}, a {type(value).__name__}; it needs a number: give one like {example:g}")
+
+
 def check_positive(method: str, name: str, value: float, example: float) -> None:
-    """Raises ValueError where a setting is not a finite number above 0."""
+    """Raises ValueError where a setting is not a finite number above 0, TypeError where it is no number."""
+    check_number(method, name, value, example)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{method} got {name}={value}; it needs a finite number above 0: give one like {example:g}")
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.bayes.gaussian_factors import GaussianFactors
-from tenfold.bayes.guards import check_positive
+from tenfold.bayes.guards import check_number, check_positive
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.moments import row_moments, weight_moments
 from tenfold.bayes.priors import Hyperprior, LogUniform, Prior
@@ -53,6 +53,7 @@ class Posterior(RankMethod):
         check_positive("attach", "temperature", temperature, 1.0)
         check_positive("attach", "relative_variance", relative_variance, 1e-3)
         check_positive("attach", "cut", cut, 1e-5)
+        check_number("attach", "damping", damping, 1.0)
         if not 0 < damping <= 1:
             raise ValueError(
                 f"attach got damping={damping}; it is the part of a step to the best variances, above 0 and at most 1: give 1.0"
@@ -60,12 +61,11 @@ class Posterior(RankMethod):
         self.run = Run(model, layers)
         self.prior, self.kind, self.n_examples, self.temperature = prior, kind, n_examples, temperature
         self.warmup, self.damping, self.relative_variance, self.cut, self.seed = warmup, damping, relative_variance, cut, seed
-        self.variances: dict[str, RankVariances] = {}
-        for name, weight in self.run.weights.items():
-            if kind == "variational":
-                means = [factor_parameter(weight, number) for number in range(len(weight.factors))]
-                weight.factors = GaussianFactors(means, relative_variance).train(weight.training)
-            self._refit_variances(name)
+        containers = None
+        if kind == "variational":
+            containers = {name: GaussianFactors(self._means(name), relative_variance) for name in self.run.weights}
+        self.variances = {name: self._fitted(name, containers[name].variances if containers else None) for name in self.run.weights}
+        self.run.hold(containers)
         self.run.record(self.spectra())
         self._draw(0)
 
@@ -184,14 +184,11 @@ class Posterior(RankMethod):
             if reduction.is_removed:
                 container.clear()  # a draw for every step is for layers that are left
         if not reduction.is_removed:
-            self._refit_variances(name)
+            self.variances[name] = self._fitted(name, self._spread(name))
         self._draw(self.run.steps)
 
     def finish(self) -> None:
-        for weight in self.run.weights.values():
-            if isinstance(weight.factors, GaussianFactors):
-                weight.factors = nn.ParameterList(weight.factors.means)
-            weight.train(weight.training)
+        self.run.release()
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -213,9 +210,11 @@ class Posterior(RankMethod):
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
-    def _refit_variances(self, name: str) -> None:
-        self.variances[name] = RankVariances(self.run.weights[name].network, self.prior, self._device())
-        self.variances[name].fit(self._means(name), self._spread(name))
+    def _fitted(self, name: str, spread: Sequence[Tensor] | None) -> RankVariances:
+        """The variances of a weight's ranks that suit its means and the variances of their entries best."""
+        made = RankVariances(self.run.weights[name].network, self.prior, self._device())
+        made.fit(self._means(name), spread)
+        return made
 
     def _means(self, name: str) -> list[nn.Parameter]:
         weight = self.run.weights[name]
@@ -265,8 +264,14 @@ def attach(
         seed: of the noise.
 
     Raises:
-        ValueError: there is no factorised layer, a layer is dense, or a setting is out of its range.
+        ValueError: there is no factorised layer, a layer is dense or has a method already, or a setting is out of its range.
+        TypeError: a setting is no number, or the prior none. Nothing has changed then.
     """
     if isinstance(prior, Hyperprior) or prior is None:
         prior = Prior(prior or LogUniform())
+    if not isinstance(prior, Prior):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"attach got prior={prior!r}; it is an object of a hyperprior or of Prior: make one, for instance HalfCauchy() or "
+            "Prior(Gamma(), is_symmetric=False)"
+        )
     return Posterior(model, layers, prior, kind, n_examples, temperature, as_warmup(warmup), damping, relative_variance, cut, seed)

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from tenfold.bayes.factorized_weights import factorized_weights
 from tenfold.bayes.guards import COLLAPSED, check_finite, root_mean_square, warn_collapsed
+from tenfold.bayes.held_factors import HeldFactors
 from tenfold.bayes.report import LayerReport
 from tenfold.bayes.surgery import factor_parameter, resize
 from tenfold.bayes.watched import Watched, held
@@ -52,6 +53,18 @@ class Run:
     def live(self) -> dict[str, FactorizedWeight]:
         """The weights that have not been removed."""
         return {name: one for name, one in self.weights.items() if name not in self.removed}
+
+    def hold(self, containers: Mapping[str, nn.ParameterList] | None = None) -> None:
+        """Marks the weights as taken: puts containers, made for all of them before, in the place of their lists of factors."""
+        for name, weight in self.weights.items():
+            container = HeldFactors(weight.factors) if containers is None else containers[name]
+            weight.factors = container.train(weight.training)
+
+    def release(self) -> None:
+        """Gives the weights plain lists of their parameters again."""
+        for weight in self.weights.values():
+            weight.factors = nn.ParameterList(factor_parameter(weight, number) for number in range(len(weight.factors)))
+            weight.train(weight.training)
 
     def watch(self, optimizer: Optimizer) -> None:
         """Follows the learning rates of an optimiser, and lets decisions change its parameters and state.

@@ -33,15 +33,14 @@ class ScaledMethod(RankMethod, abc.ABC):
 
     def _insert(self) -> None:
         """Puts scales between the factors of every weight, which stays what it is."""
-        self.factors = {}
-        for name, weight in self.run.weights.items():
-            plain = [factor_parameter(weight, number) for number in range(len(weight.factors))]
-            self.factors[name] = self._container(name, plain, self.start)
-            weight.factors = self.factors[name]
-            with torch.no_grad():
+        plain = {name: [factor_parameter(one, number) for number in range(len(one.factors))] for name, one in self.run.weights.items()}
+        self.factors = {name: self._container(name, factors, self.start) for name, factors in plain.items()}
+        self.run.hold(self.factors)
+        with torch.no_grad():
+            for name, weight in self.run.weights.items():
                 for rank, scale in self.scales(name).items():
                     number, _ = weight.network.carriers(rank)[0]
-                    plain[number].div_(float(scale[0]))
+                    plain[name][number].div_(float(scale[0]))
         self.run.record(self.spectra())
 
     def _container(self, name: str, plain: list[nn.Parameter], value: float) -> ScaledFactors:
@@ -72,13 +71,10 @@ class ScaledMethod(RankMethod, abc.ABC):
 
     def finish(self) -> None:
         with torch.no_grad():
-            for name, weight in self.run.weights.items():
-                values = self.factors[name].settled()
-                plain = self.factors[name].parameters_alone
-                for parameter, value in zip(plain, values, strict=True):
+            for name in self.run.weights:
+                for parameter, value in zip(self.factors[name].parameters_alone, self.factors[name].settled(), strict=True):
                     parameter.copy_(value)
-                weight.factors = nn.ParameterList(plain)
-                weight.train(weight.training)
+        self.run.release()
 
     def _extra_state(self) -> dict[str, Any]:
         return {"settings": self.settings, "outside": {name: self._outside(name) for name in self.factors}}
