@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from tenfold.bayes.gaussian_factors import GaussianFactors
+from tenfold.bayes.scaled_factors import ScaledFactors
 from tenfold.compiled import unwrapped
 from tenfold.files import Header, read_header, write_safetensors
 from tenfold.layers import all_layers
@@ -35,7 +37,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, plan: Plan | None = 
     Raises:
         OSError: the folder is missing, read-only or full (the subclass says which); nothing is left behind.
         TypeError: the model holds something that is not a plain tensor, or a factorised layer that `load` would not know.
-        ValueError: a tensor has no values yet.
+        ValueError: a tensor has no values yet, or a rank method that is not finished has put tensors into a layer.
     """
     model = unwrapped(model)
     tensors, aliases = tensors_of(model)
@@ -107,7 +109,12 @@ def _layers_of(model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
             raise TypeError(
                 f"{name} is a {kind} of {type(module).__module__}; load knows the layers of tenfold.layers only: put its file there"
             )
-        network, fold = module.factorized.network, module.factorized.fold
+        network, fold, factors = module.factorized.network, module.factorized.fold, module.factorized.factors
+        if isinstance(factors, GaussianFactors | ScaledFactors):
+            raise ValueError(
+                f"layer {name or 'model'!r} has a rank method, which has put tensors of its own between the factors; a file holds plain "
+                "layers: call the method's finish() first, or keep method.state_dict() with model.state_dict() to go on with the training"
+            )
         check_recipe(network, fold, f"layer {name!r}")
         first[module] = name
         layers[name] = {

@@ -99,6 +99,27 @@ NO_FIT = {
 }
 
 
+RANK_METHODS: dict[str, Callable[[nn.Module], Any]] = {
+    "posterior": lambda model: tenfold.bayes.attach(model, n_examples=9),
+    "gates": lambda model: tenfold.bayes.HardConcrete(model, target=0.5),
+}
+
+
+@pytest.mark.parametrize("name", RANK_METHODS)
+def test_a_model_with_a_rank_method_is_saved_after_it_is_finished(tmp_path: Path, name: str) -> None:
+    model, path = nn.Sequential(factorised(all_layers()["Linear"], tenfold.SVD(rank=2))), tmp_path / "net.safetensors"
+    method = RANK_METHODS[name](model)
+    with pytest.raises(
+        ValueError,
+        match=r"layer '0' has a rank method, .*; a file holds plain layers: call the method's finish\(\) first, or keep method.state_dict\(\)",
+    ):
+        tenfold.save(model, path)
+    assert not path.exists()
+    method.finish()
+    tenfold.save(model, path)
+    tenfold.load(path, model)
+
+
 @pytest.mark.parametrize("name", NO_FIT)
 def test_file_for_another_network(saved: Path, name: str) -> None:
     build, message = NO_FIT[name]
