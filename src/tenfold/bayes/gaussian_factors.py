@@ -13,8 +13,9 @@ SMALLEST = 1e-30  # mean square of a factor of zeros, so that its log variance i
 class GaussianFactors(nn.ParameterList):
     """Stands for the parameters of a weight: reading an entry gives mean + deviation x noise in training, else the mean.
 
-    The means are the old parameters under their old names, "0", "1", ..; log variances are "log_variances.0", ... The noise is set from
-    outside, once for each step, and is no part of the state: a forward pass draws nothing and changes nothing.
+    The means are the old parameters under their old names, "0", "1", ..; log variances are "log_variances.0", .., and those of a frozen
+    factor are frozen. The noise is set from outside, once for each step, and is no part of the state: a forward pass draws nothing and
+    changes nothing.
 
     Args:
         means: the parameters.
@@ -24,7 +25,9 @@ class GaussianFactors(nn.ParameterList):
     def __init__(self, means: Sequence[nn.Parameter], relative_variance: float) -> None:
         super().__init__(means)
         start = [math.log(relative_variance * max(float(mean.detach().square().mean()), SMALLEST)) for mean in means]
-        self.log_variances = nn.ParameterList(nn.Parameter(torch.full_like(mean, s)) for mean, s in zip(means, start, strict=True))
+        self.log_variances = nn.ParameterList(
+            nn.Parameter(torch.full_like(mean, s), mean.requires_grad) for mean, s in zip(means, start, strict=True)
+        )
         self.has_noise = False
         self.is_forced = False
         for number, mean in enumerate(means):

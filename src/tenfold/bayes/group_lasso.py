@@ -72,7 +72,9 @@ class GroupLasso(RankMethod):
         step = self.strength * self.warmup.factor(self.run.steps) / self.n_examples
         for weight in self.run.live.values():
             for rank in weight.network.ranks:
-                carriers = [(factor_parameter(weight, number), axis) for number, axis in weight.network.carriers(rank)]
+                carriers = _trained(weight, rank)
+                if not carriers:
+                    continue
                 norms = _norms(weight, rank)
                 count = sum(factor.numel() / factor.shape[axis] for factor, axis in carriers)
                 rate = max(rates.get(id(factor), 0.0) for factor, _ in carriers)
@@ -97,10 +99,18 @@ class GroupLasso(RankMethod):
         """It has no tensors of its own."""
 
 
+def _carriers(weight: FactorizedWeight, rank: str) -> list[tuple[nn.Parameter, int]]:
+    """The factors with a rank, and its axis in each."""
+    return [(factor_parameter(weight, number), axis) for number, axis in weight.network.carriers(rank)]
+
+
+def _trained(weight: FactorizedWeight, rank: str) -> list[tuple[nn.Parameter, int]]:
+    """The same without factors that are frozen."""
+    return [(factor, axis) for factor, axis in _carriers(weight, rank) if factor.requires_grad]
+
+
 def _norms(weight: FactorizedWeight, rank: str) -> Tensor:
-    """(size of the rank,): the norm of what all factors hold in each slice."""
-    parts = [
-        factor_parameter(weight, number).detach().double().movedim(axis, 0).flatten(1).square().sum(1)
-        for number, axis in weight.network.carriers(rank)
-    ]
+    """(size of the rank,): the norm of what all factors hold in each slice, those alone that are trained where there are some."""
+    carriers = _trained(weight, rank) or _carriers(weight, rank)
+    parts = [factor.detach().double().movedim(axis, 0).flatten(1).square().sum(1) for factor, axis in carriers]
     return torch.stack(parts).sum(0).sqrt()

@@ -252,7 +252,7 @@ def attach(
     decayed, and `finish()`. In eval the model computes with the means of its factors.
 
     Args:
-        layers: names or patterns such as "encoder.*"; all factorised layers where it is left out.
+        layers: names or patterns such as "encoder.*"; all factorised layers that are not frozen where it is left out.
         n_examples: N, the number of training examples.
         prior: a hyperprior, or a `Prior`; left out, log-uniform variances that all factors of a rank share.
         kind: "variational" trains a variance for each entry, and runs with sampled factors; "map" has point factors.
@@ -264,7 +264,7 @@ def attach(
         seed: of the noise.
 
     Raises:
-        ValueError: there is no factorised layer, a layer is dense or has a method already, or a setting is out of its range.
+        ValueError: there is no factorised layer, a layer is dense, frozen or has a method already, or a setting is out of its range.
         TypeError: a setting is no number, or the prior none. Nothing has changed then.
     """
     if isinstance(prior, Hyperprior) or prior is None:

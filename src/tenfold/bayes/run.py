@@ -28,11 +28,21 @@ class Run:
     """The weights of a model and their history.
 
     Args:
-        layers: names or patterns; all factorised layers where it is None.
+        layers: names or patterns; all factorised layers that are trained where it is None.
+
+    Raises:
+        ValueError: a layer that is named has a method already or is frozen, or all layers are.
     """
 
     def __init__(self, model: nn.Module, layers: Any = None) -> None:
-        self.weights: dict[str, FactorizedWeight] = factorized_weights(model, layers)
+        found = factorized_weights(model, layers)
+        frozen = [name for name, one in found.items() if not any(factor.requires_grad for factor in one.factors.parameters())]
+        if frozen and (layers is not None or len(frozen) == len(found)):
+            raise ValueError(
+                f"the layers {', '.join(frozen)} are frozen: no factor requires a gradient; a rank method changes the factors of its "
+                "layers: leave these out, or call requires_grad_(True) on them"
+            )
+        self.weights: dict[str, FactorizedWeight] = {name: one for name, one in found.items() if name not in frozen}
         if taken := [name for name, one in self.weights.items() if type(one.factors) is not nn.ParameterList]:
             raise ValueError(
                 f"the layers {', '.join(taken)} have a rank method already; a layer takes one at a time: call its finish() first"

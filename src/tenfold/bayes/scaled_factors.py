@@ -15,7 +15,7 @@ Read: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 class ScaledFactors(nn.ParameterList):
     """Stands for the parameters of a weight: reading an entry gives the parameter times the scales of the ranks that it carries first.
 
-    The parameters keep their names, "0", "1", ..; those behind the scales are "scales.r1", ..
+    The parameters keep their names, "0", "1", ..; those behind the scales are "scales.r1", .., frozen where they scale a frozen factor.
 
     Args:
         network: of the weight.
@@ -31,7 +31,9 @@ class ScaledFactors(nn.ParameterList):
     ) -> None:
         super().__init__(factors)
         self.network, self.read, self.outside, self.is_noise = network, read, outside, is_noise
-        self.scales = nn.ParameterDict({rank: nn.Parameter(value) for rank, value in scales.items()})
+        self.scales = nn.ParameterDict(
+            {rank: nn.Parameter(value, factors[network.carriers(rank)[0][0]].requires_grad) for rank, value in scales.items()}
+        )
         for rank, value in scales.items():
             self.register_buffer(f"outside_{rank}", torch.full_like(value, outside), persistent=False)
 
