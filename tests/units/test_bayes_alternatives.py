@@ -151,6 +151,36 @@ def test_budget_goes_to_the_layers_that_matter() -> None:
         assert method.shrink(Selection()).removed == ("1",)
 
 
+@pytest.mark.parametrize("first", [0, 1, 5])
+@pytest.mark.parametrize("to_none", [True, False])
+def test_budget_needs_gradients_of_the_last_step(first: int, to_none: bool) -> None:
+    """optimizer.zero_grad() in front of step() leaves it none."""
+    layer = Linear(6, 4, format=SVD(rank=4))
+    method = GlobalBudget(layer, slices=1, schedule=(first, 20), interval=1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.01)
+
+    def step(is_zeroed_before: bool) -> None:
+        if is_zeroed_before:
+            optimizer.zero_grad(set_to_none=to_none)
+        method.step()
+        optimizer.zero_grad(set_to_none=to_none)
+        layer(torch.randn(3, 6)).square().sum().backward()
+        optimizer.step()
+
+    for _ in range(max(2, first) - 1):
+        step(True)
+    text = (
+        f"GlobalBudget has found no gradient in {max(2, first)} steps; step\\(\\) reads those of the last backward pass: call it before "
+        r"optimizer.zero_grad\(\), and not after it"
+    )
+    with pytest.raises(RuntimeError, match=text):
+        step(True)
+    layer(torch.randn(3, 6)).square().sum().backward()
+    step(False)
+    method.shrink(Selection())
+    step(True)
+
+
 def test_importance_is_smoothed_value_times_gradient() -> None:
     layer = Linear(6, 4, bias=False, format=SVD(rank=2), dtype=torch.float64)
     method = GlobalBudget(layer, slices=1, schedule=(10, 20))

@@ -24,7 +24,7 @@ ORTHOGONALITY = 0.1
 
 
 class GlobalBudget(ScaledMethod):
-    """Slices that stay by their importance among all; `step()` reads the gradients of the last backward pass.
+    """Slices that stay by their importance among all; `step()` reads the gradients of the last backward pass: zero them after it.
 
     Args:
         slices: how many slices shall be left, over all ranks of all layers.
@@ -57,6 +57,7 @@ class GlobalBudget(ScaledMethod):
         self.means: dict[str, dict[str, Tensor]] = {}
         self.spreads: dict[str, dict[str, Tensor]] = {}
         self.places: dict[str, dict[str, Tensor]] = {}
+        self.has_gradients = False  # since the start: at a step at least
         self._insert()
         self._forget(self.run.weights)
 
@@ -104,7 +105,13 @@ class GlobalBudget(ScaledMethod):
                 mean = SMOOTHING * self.means[name][rank] + (1 - SMOOTHING) * now
                 spread = SMOOTHING * self.spreads[name][rank] + (1 - SMOOTHING) * (now - mean).abs()
                 self.means[name][rank], self.spreads[name][rank] = mean, spread
+                self.has_gradients = self.has_gradients or bool(now.any())
         first, last = self.schedule
+        if not self.has_gradients and self.run.steps >= max(2, first):  # before the first step there was no backward pass
+            raise RuntimeError(
+                f"GlobalBudget has found no gradient in {self.run.steps} steps; step() reads those of the last backward pass: call it "
+                "before optimizer.zero_grad(), and not after it"
+            )
         if self.run.steps >= first and (self.run.steps % self.interval == 0 or self.run.steps >= last):
             self._cut()
 
@@ -142,10 +149,17 @@ class GlobalBudget(ScaledMethod):
         self._forget([name])
 
     def _extra_state(self) -> dict[str, Any]:
-        return {**super()._extra_state(), "means": self.means, "spreads": self.spreads, "places": self.places}
+        return {
+            **super()._extra_state(),
+            "means": self.means,
+            "spreads": self.spreads,
+            "places": self.places,
+            "has_gradients": self.has_gradients,
+        }
 
     def _load_extra(self, state: Mapping[str, Any]) -> None:
         super()._load_extra(state)
+        self.has_gradients = state.get("has_gradients", True)  # older states do not say
         self.means, self.spreads, self.places = (
             {name: {rank: value.clone() for rank, value in ranks.items()} for name, ranks in state[key].items()}
             for key in ("means", "spreads", "places")
