@@ -21,7 +21,7 @@ from tenfold.recipes.auc import auc
 from tenfold.recipes.clicks.metrics import click_scores
 from tenfold.recipes.clicks.model import DLRM, KAGGLE_MODES, TableSpec, kaggle_tables, largest, with_tables
 from tenfold.recipes.clicks.sizes import dlrm_sizes
-from tenfold.recipes.clicks.training import ClickTraining, predict_scores, train_clicks
+from tenfold.recipes.clicks.training import ClickTraining, _Trainer, predict_scores, train_clicks
 
 DATA = Path(os.environ.get("TENFOLD_DATA", Path(__file__).parents[3] / "shared" / "data"))
 TTM = TableSpec(210, tenfold.TTM(rank=4), MODES, (2, 2, 2))
@@ -142,6 +142,13 @@ def test_sizes_are_told_three_ways() -> None:
 
 def stream(n: int = 6400) -> SyntheticClicks:
     return SyntheticClicks(PLANTED, 64, (0, n))
+
+
+def test_the_prior_weighs_as_much_however_often_the_rows_are_read() -> None:
+    for epochs in (1, 3):
+        trainer = _Trainer(model(TTM), stream(), ClickTraining(64, epochs), 6400, has_prior=True, is_null=False)
+        assert trainer.n_steps == 100 * epochs
+        assert trainer.posterior is not None and trainer.posterior.n_examples == 6400
 
 
 def test_a_network_learns_and_ranks_are_found() -> None:

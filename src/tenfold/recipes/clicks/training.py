@@ -50,7 +50,7 @@ class ClickTraining:
     """How networks are trained on clicks.
 
     lr: the highest rate of all parameters but factors; factor_lr: of these.
-    temperature: of the weight temperature / rows of the prior.
+    temperature: of the weight temperature / rows of the prior, whatever the number of epochs.
     tolerance: of the rounding that decides ranks.
     """
 
@@ -149,7 +149,7 @@ class _Trainer:
         if has_prior:
             self.posterior = bayes.attach(
                 model,
-                n_examples=n_rows * training.epochs,
+                n_examples=n_rows,
                 temperature=training.temperature,
                 warmup=(int(START * self.n_steps), int(FULL * self.n_steps)),
                 seed=training.seed,
