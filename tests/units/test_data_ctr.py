@@ -50,6 +50,30 @@ def test_the_last_line_needs_no_end_and_empty_lines_are_no_rows(tmp_path: Path) 
     assert len(everything(path)[0]) == 2
 
 
+@pytest.mark.parametrize(("start", "n_bad"), [("\n", 0), ("\r\n\n", 0), ("no row\n", 1), ("a,b\n", 1), ("\n1\t2\n\n", 1)])
+@pytest.mark.parametrize("separator", ["\t", ","])
+def test_the_first_line_alone_does_not_tell_the_separator(tmp_path: Path, separator: str, start: str, n_bad: int) -> None:
+    rows = [row(k) for k in range(9)]
+    path = write(tmp_path / "a.txt", rows, separator, "\n", start)
+    for one, other in zip(everything(path, most_bad=0.2), everything(write(tmp_path / "plain.tsv", rows)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert list(read_criteo(path, most_bad=0.2).blocks())[-1][2].bad.count == n_bad
+
+
+def test_a_header_may_follow_empty_lines(tmp_path: Path) -> None:
+    rows = [row(k) for k in range(9)]
+    rows[4][0] = "2"
+    files = read_criteo(write(tmp_path / "a.csv", rows, ",", "\n", "\n\r\n" + ",".join(CRITEO.columns) + "\n"), most_bad=0.2)
+    assert list(files.blocks())[-1][2].bad.first == (("a.csv", 8, "the label '2', not 0 or 1"),)
+
+
+def test_the_reason_of_a_bad_file_is_of_its_own_separator(tmp_path: Path) -> None:
+    rows = [row(k)[:-1] for k in range(9)]
+    for separator in ("\t", ","):
+        with pytest.raises(ValueError, match=r"line 2: 39 columns, not 40"):
+            everything(write(tmp_path / "a.txt", rows, separator, "\n", "\n"))
+
+
 @given(
     st.lists(st.one_of(st.just(""), st.integers(-(10**14), 10**15 - 1).map(str), st.floats(-1e6, 1e6).map(str)), min_size=1, max_size=20)
 )

@@ -1,6 +1,7 @@
 """ClickFiles: text files of click-through data, read once from front to back in blocks, from any position on."""
 
 import gzip
+import itertools
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from tenfold.data.ctr import BadRows, ClickLayout, Parsed, Rows, parse
 BLOCK_BYTES = 4 << 20  # of text; with its arrays a block takes about ten times as much
 LONGEST_LINE = 1 << 20
 MOST_BAD = 1e-3
+N_PROBED = 16  # lines at the start of a file that tell how it is separated, and whether it has a header
 EARLY = 10_000  # rows that the first bad ones of a pass are measured against
 
 
@@ -97,10 +99,12 @@ class ClickFiles:
         path = self.paths[at.file]
         with _opened(path) as file:
             try:
-                first = file.readline(LONGEST_LINE)
-                separator = b"\t" if b"\t" in first else b","
-                if at.offset == 0 and self.layout.is_header(first, separator):
-                    at = Position(at.file, len(first), 2, at.rows, at.missing, at.negative, at.bad)
+                head = [file.readline(LONGEST_LINE) for _ in range(N_PROBED)]
+                separator = _separator(head, len(self.layout.columns))
+                n_empty = len(list(itertools.takewhile(lambda line: line and not line.strip(), head)))
+                if at.offset == 0 and n_empty < N_PROBED and self.layout.is_header(head[n_empty], separator):
+                    start = sum(len(line) for line in head[: n_empty + 1])
+                    at = Position(at.file, start, n_empty + 2, at.rows, at.missing, at.negative, at.bad)
                 file.seek(at.offset)
                 for block in self._texts(file, at):
                     after, rows = self._counted(at, parse(self.layout, block, separator, at.line), len(block))
@@ -151,6 +155,11 @@ class ClickFiles:
                 f"{at.bad.count:,} of {total:,} rows are bad ({at.bad}); at most {self.most_bad:.2%} may be, of {len(self.layout.columns)} "
                 f"columns each, as {self.layout.name} has them: repair the file, or raise most_bad to leave such rows out"
             )
+
+
+def _separator(lines: Sequence[bytes], n_columns: int) -> bytes:
+    """Tab or comma: what gives more of the lines so many columns, and where that does not tell, what is in more of them."""
+    return max(b"\t", b",", key=lambda one: (sum(line.count(one) == n_columns - 1 for line in lines), sum(one in line for line in lines)))
 
 
 def _opened(path: Path) -> BinaryIO:
