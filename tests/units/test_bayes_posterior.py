@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import tenfold
-from tenfold.bayes import DLRT, GroupLasso, HalfCauchy, L1Bonds, Posterior, Prior, attach
+from tenfold.bayes import DLRT, GroupLasso, HalfCauchy, L1Bonds, Posterior, Prior, Selection, attach
 from tenfold.bayes.priors import Hyperprior
 from tenfold.formats import CP, KT, SVD, TT, TTM
 from tenfold.nn import Conv2d, Embedding, Linear
@@ -107,6 +107,19 @@ def test_sums_groups_and_kernels() -> None:
     posterior.step()
     posterior.loss(model(torch.randn(2, 4, 4, 4)).square().mean()).backward()
     assert set(posterior.spectra()["2"]) == {"r1", "r2"}
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("kind", ["map", "variational"])
+def test_selection_drops_slices_of_zeros_at_any_scale(kind: Any, size: float) -> None:
+    """From variances of 10 on, the floor of dead ones is above the cut of 1e-5."""
+    layer = Linear(16, 16, format=SVD(rank=4))
+    with torch.no_grad():
+        for factor, (_, axis) in zip(layer.factorized.factors, layer.factorized.network.carriers("r"), strict=True):
+            factor.normal_(0.0, size).narrow(axis, 2, 2).zero_()
+    posterior = attach(layer, n_examples=5, kind=kind, relative_variance=1e-12)
+    assert posterior.marks("model")["r"].tolist() == [True, True, False, False]
+    assert posterior.shrink(Selection()).ranks == {"model": {"r": 2}}
 
 
 def test_some_layers_by_name() -> None:

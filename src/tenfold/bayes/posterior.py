@@ -103,7 +103,7 @@ class Posterior(RankMethod):
 
     def marks(self, name: str) -> Mapping[str, Tensor]:
         """Slices whose variance is above `cut`, as the published code keeps them."""
-        return {rank: values > self.cut for rank, values in self.variances[name].values.items()}
+        return self.variances[name].above(self.cut)
 
     def cap_gradients(self, trust: float = 10.0) -> None:
         """Scales the prior's part of the gradients of the means down to `trust` times that of the data, in every rank slice.

@@ -46,7 +46,7 @@ class RankVariances:
         for rank, old in self.values.items():
             best = self.prior.hyperprior.best(self._energy(rank, squares), self._count(rank))
             new = (1 - damping) * old + damping * best
-            self.values[rank] = torch.maximum(new, (RELATIVE_FLOOR * new.max()).clamp_min(FLOOR))
+            self.values[rank] = torch.maximum(new, _floor(new))
 
     def energies(self, means: Sequence[Tensor], variances: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
         """M of every rank: sums of squared entries of each slice, divided by the variances of the other ranks that govern them."""
@@ -56,6 +56,10 @@ class RankVariances:
     def counts(self) -> dict[str, int]:
         """D of every rank: the number of entries in each slice, with live slices of the other ranks alone."""
         return {rank: int(self._count(rank)) for rank in self.values}
+
+    def above(self, cut: float) -> dict[str, Tensor]:
+        """By rank, which slices have a variance above `cut`; none at its floor, which is above `cut` where the largest is above 10."""
+        return {rank: (values > cut) & (values > _floor(values)) for rank, values in self.values.items()}
 
     def live(self, rank: str) -> Tensor:
         """Which slices of a rank are more than a trace of the largest one; all of them for a rank that governs nothing."""
@@ -145,3 +149,8 @@ class RankVariances:
 
     def _governed(self, rank: str) -> list[tuple[int, int]]:
         return [(number, axis) for number, axis in self.network.carriers(rank) if rank in self.governing[number]]
+
+
+def _floor(values: Tensor) -> Tensor:
+    """The least variance of a rank with these ones."""
+    return (RELATIVE_FLOOR * values.max()).clamp_min(FLOOR)
