@@ -87,6 +87,21 @@ def test_padding_row() -> None:
     assert found[0].eq(0).all() and not found[1].eq(0).any()
 
 
+@pytest.mark.parametrize("make", [HashEmbedding, QuotientRemainderEmbedding])
+def test_padding_index_counts_from_the_end_and_is_a_row_as_in_torch(make: Any) -> None:
+    for padding_idx in (-29, -1, 0, 28):
+        table = make(29, 4, 5, padding_idx)
+        assert table.padding_idx == nn.Embedding(29, 4, padding_idx).padding_idx
+        assert table(torch.arange(29)).eq(0).all(1).nonzero().flatten().tolist() == [padding_idx % 29]
+    for padding_idx in (29, -30):
+        with pytest.raises(AssertionError):
+            nn.Embedding(29, 4, padding_idx)
+        with pytest.raises(
+            ValueError, match=rf"got padding_idx={padding_idx} for a table of 29 rows; it is from -29 to 28: give the id of a row"
+        ):
+            make(29, 4, 5, padding_idx)
+
+
 def test_wrong_arguments_and_ids() -> None:
     with pytest.raises(ValueError, match=r"HashEmbedding got rows=0 and hash='modulo'; it needs a row at least, .*: give both so"):
         HashEmbedding(29, 4, 0)

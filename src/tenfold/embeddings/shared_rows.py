@@ -19,8 +19,11 @@ class SharedRows(nn.Module, abc.ABC):
 
     Args:
         num_embeddings, embedding_dim: of the table that this one stands for.
-        padding_idx: the row of this id is zero; it is left out of bags.
+        padding_idx: the row of this id is zero; it is left out of bags. As in torch, a negative one counts from the last row.
         mode: "sum" or "mean" of bags; None gives a row for each id.
+
+    Raises:
+        ValueError: the mode has another name, or padding_idx is none of the rows.
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None, mode: Mode | None) -> None:
@@ -29,7 +32,13 @@ class SharedRows(nn.Module, abc.ABC):
             raise ValueError(
                 f"{type(self).__name__} got mode={mode!r}; it is 'sum' or 'mean' of bags, or None for rows: choose one of them"
             )
-        self.num_embeddings, self.embedding_dim, self.padding_idx, self.mode = num_embeddings, embedding_dim, padding_idx, mode
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ValueError(
+                f"{type(self).__name__} got padding_idx={padding_idx} for a table of {num_embeddings} rows; it is from {-num_embeddings} "
+                f"to {num_embeddings - 1}: give the id of a row"
+            )
+        self.num_embeddings, self.embedding_dim, self.mode = num_embeddings, embedding_dim, mode
+        self.padding_idx = padding_idx + num_embeddings if padding_idx is not None and padding_idx < 0 else padding_idx
 
     @abc.abstractmethod
     def rows(self, ids: Tensor) -> Tensor:
