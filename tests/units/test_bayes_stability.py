@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tenfold.bayes import Rounding, Stability, attach
+from tenfold.bayes import RanksWarning, Rounding, Stability, attach
 from tenfold.formats import TTM
 from tenfold.nn import Linear
 
@@ -20,6 +20,24 @@ def set_rank(layer: Linear, rank: int) -> None:
         for factor, indices in zip(layer.factorized.factors, layer.factorized.network.factors, strict=True):
             factor.normal_()
             factor.movedim(indices.index("r1"), 0)[rank:] = 0
+
+
+def test_moments_of_other_layers_are_refused() -> None:
+    model = nn.Sequential(Linear(16, 16, format=TTM(rank=3)), Linear(16, 16, format=TTM(rank=3)))
+    posterior = attach(model, n_examples=10)
+    rule = Rounding(0.05, moments={"0": torch.eye(16), "layre": torch.eye(16)})
+    for decide in (posterior.decide, posterior.shrink, lambda rule: Stability(posterior, rule).evaluate()):
+        with pytest.raises(
+            ValueError, match="Rounding got moments of layre; the layers whose ranks are decided are 0, 1: give moments of these alone"
+        ):
+            decide(rule)
+    with torch.no_grad():
+        for factor in posterior.run.weights["0"].factors.means:  # pyright: ignore
+            factor.zero_()
+    rule = Rounding(0.05, moments={"0": torch.eye(16)})
+    with pytest.warns(RanksWarning, match="all ranks of 0 were removed"):
+        posterior.shrink(rule)
+    assert posterior.decide(rule).keys() == {"1"}, "a layer that was removed is still known"
 
 
 def test_ranks_are_stable_when_the_last_decisions_agree() -> None:

@@ -103,8 +103,12 @@ class RankMethod(abc.ABC):
         """What a rule would make of every weight now; nothing is changed.
 
         A weight that has collapsed against its start is removed by every rule: what is left of it is an optimiser's noise.
+
+        Raises:
+            ValueError: the rule speaks of layers that the method does not have.
         """
         rule = rule or self.default_rule()
+        rule.check(self.run.weights)
         collapsed = self.run.measure(self._values)
         reductions = {}
         with torch.no_grad():
@@ -129,6 +133,7 @@ class RankMethod(abc.ABC):
 
         Raises:
             RuntimeError: a learning rate of a watched optimiser has not decayed.
+            ValueError: the rule speaks of layers that the method does not have.
         """
         if not force:
             check_rates(self.run.watched.peaks)

@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,6 +39,10 @@ class RankedWeight:
 
 class Rule(abc.ABC):
     """How the ranks of a weight follow from its factors, or from marks on its slices."""
+
+    def check(self, names: Collection[str]) -> None:
+        """Raises ValueError where the rule speaks of other layers than these."""
+        return
 
     @abc.abstractmethod
     def reduce(self, one: RankedWeight) -> Reduction:
@@ -78,6 +82,13 @@ class Rounding(Rule):
     def __str__(self) -> str:
         weighted = f", inputs of {', '.join(self.moments)}" if self.moments else ""
         return f"rounding to {self.tolerance:g}{weighted}"
+
+    def check(self, names: Collection[str]) -> None:
+        if wrong := [name for name in self.moments if name not in names]:
+            raise ValueError(
+                f"Rounding got moments of {', '.join(wrong)}; the layers whose ranks are decided are {', '.join(names)}: give moments of "
+                "these alone"
+            )
 
     def reduce(self, one: RankedWeight) -> Reduction:
         network, factors = one.network, one.factors
