@@ -62,6 +62,49 @@ def test_filling_again_keeps_what_stays() -> None:
     assert_close(layer(torch.tensor([20, 25])), layer.layer(torch.tensor([20, 25])))
 
 
+@pytest.mark.parametrize("kind", ["Adam", "Adafactor", "SGD"])
+def test_state_of_the_optimiser_goes_with_its_rows(kind: str) -> None:
+    """Ids 1, 7, 8, 20 become 1, 7, 8, 25, and then 0, 7, 8, 25: rows that stay move, and those that are new begin at zero."""
+    layer = observed()
+    layer.fill()
+    optimizer = getattr(torch.optim, kind)([layer.rows], lr=0.01, **({"momentum": 0.9} if kind == "SGD" else {}))
+    for _ in range(3):
+        optimizer.zero_grad()
+        (layer(torch.tensor([1, 7, 8, 20])) * torch.tensor([[1.0], [2.0], [3.0], [4.0]])).square().sum().backward()
+        optimizer.step()
+
+    def state() -> dict[str, dict[int, torch.Tensor]]:
+        found = {name: one for name, one in optimizer.state[layer.rows].items() if one.dim() and len(one) == 4}
+        return {name: dict(zip(layer.ids.tolist(), one.clone(), strict=True)) for name, one in found.items()}
+
+    for more, kept, new in (([25] * 9, (1, 7, 8), 25), ([0] * 99, (7, 8, 25), 0)):
+        ids = torch.tensor([*kept, new])
+        before, rows_before = state(), layer(ids)
+        layer.observe(torch.tensor(more))
+        layer.fill(optimizer)
+        assert_close(layer(ids), rows_before)
+        assert layer.ids.tolist() == sorted([*kept, new]) and before
+        for name, rows in state().items():
+            assert not rows[new].any()
+            for one in kept:
+                assert_close(rows[one], before[name][one])
+    with pytest.raises(
+        ValueError,
+        match=r"HotRows.fill got a SGD that does not train the dense rows; it needs the one that does, .*: give that one, or none",
+    ):
+        layer.fill(torch.optim.SGD(layer.layer.parameters(), lr=0.1))
+
+
+@pytest.mark.parametrize("wrong", [-5, 29, 10**6])
+def test_ids_that_are_no_rows_are_not_counted(wrong: int) -> None:
+    layer = observed()
+    counts = layer.counts.clone()
+    text = rf"HotRows.observe got the id {wrong}, but the table has 29 rows; ids must be 0 to 28: check the vocabulary"
+    with pytest.raises(IndexError, match=text):
+        layer.observe(torch.tensor([4] * 3 + [wrong] * 9))
+    assert torch.equal(layer.counts, counts) and layer.fill() == 4
+
+
 @pytest.mark.parametrize("mode", ["sum", "mean"])
 @pytest.mark.parametrize("padding_idx", [None, 7])
 def test_bags(mode: str, padding_idx: int | None) -> None:

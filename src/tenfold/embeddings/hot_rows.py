@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from tenfold.layers.embedding import Embedding, EmbeddingLayer, check_ids
 from tenfold.layers.embedding_bag import Bags, EmbeddingBag, check_no_bags
@@ -16,8 +17,9 @@ class HotRows(nn.Module):
     """A factorised Embedding or EmbeddingBag with `n_rows` dense rows for its most frequent ids, which leave the factors' reach.
 
     During a warm-up call `observe(ids)` in each step, then `fill()` once, which copies the rows of the most frequent ids out of the
-    factors; from then on these are trained by themselves. `fill()` again replaces them, and rows that fall out are lost. Forward changes
-    nothing. The rows are parameters from the start, so that every count and every ratio has them: at 10% of all rows no ratio is above 10.
+    factors; from then on these are trained by themselves. `fill(optimizer)` again replaces them: rows that fall out are lost, the others
+    may stand at other places, and the optimiser's state with them. Forward changes nothing. The rows are parameters from the start, so
+    that every count and every ratio has them: at 10% of all rows no ratio is above 10.
 
     Frequencies are counted for 4 x n_rows ids at most, the most frequent so far: memory does not depend on the vocabulary.
 
@@ -56,11 +58,20 @@ class HotRows(nn.Module):
 
     @torch.no_grad()
     def observe(self, ids: Tensor) -> None:
-        """Counts ids of a batch; of more than are watched, the most frequent ones stay, of equal ones those with smaller ids."""
+        """Counts ids of a batch; of more than are watched, the most frequent ones stay, of equal ones those with smaller ids.
+
+        Raises:
+            IndexError: an id is none of the rows; nothing of the batch is counted then.
+        """
         ids = ids.reshape(-1).to(torch.int64)
         if self.layer.padding_idx is not None:
             ids = ids[ids != self.layer.padding_idx]
         batch, counts = torch.unique(ids, return_counts=True)
+        if len(batch) and (batch[0] < 0 or batch[-1] >= self.layer.num_embeddings):
+            raise IndexError(
+                f"HotRows.observe got the id {int(batch[0] if batch[0] < 0 else batch[-1])}, but the table has {self.layer.num_embeddings} "
+                f"rows; ids must be 0 to {self.layer.num_embeddings - 1}: check the vocabulary"
+            )
         known = self.counts > 0
         every, place = torch.unique(torch.cat([self.watched[known], batch]), return_inverse=True)
         total = torch.zeros_like(every).index_add_(0, place, torch.cat([self.counts[known], counts]))
@@ -70,15 +81,39 @@ class HotRows(nn.Module):
         self.counts[: len(best)], self.watched[: len(best)] = total[best], every[best]
 
     @torch.no_grad()
-    def fill(self) -> int:
-        """The number of rows that are dense now: those of the most frequent ids, with the values that the table has there."""
+    def fill(self, optimizer: Optimizer | None = None) -> int:
+        """The number of rows that are dense now: those of the most frequent ids, with the values that the table has there.
+
+        Args:
+            optimizer: that of the rows, where they have been trained already: its state goes with the rows that stay, and is zero for
+                those that are new.
+
+        Raises:
+            ValueError: the optimiser does not have the rows.
+        """
         found = self.watched[: len(self.ids)][self.counts[: len(self.ids)] > 0].sort().values
+        if optimizer is not None:
+            self._move_state(optimizer, found)
         values = self._current(found)
         self.rows.zero_()
         self.rows[: len(found)] = values
         self.ids.fill_(self.layer.num_embeddings)
         self.ids[: len(found)] = found
         return len(found)
+
+    def _move_state(self, optimizer: Optimizer, ids: Tensor) -> None:
+        """Gives each row that `ids` are about to have the state that the row of its id has now."""
+        if not any(one is self.rows for group in optimizer.param_groups for one in group["params"]):
+            raise ValueError(
+                f"HotRows.fill got a {type(optimizer).__name__} that does not train the dense rows; it needs the one that does, to move "
+                "its state with them: give that one, or none before they are trained"
+            )
+        places, stays = self._places(ids)
+        for one in optimizer.state.get(self.rows, {}).values():
+            if isinstance(one, Tensor) and one.dim() and len(one) == len(self.rows):
+                moved = torch.zeros_like(one)
+                moved[: len(ids)][stays] = one[places[stays]]
+                one.copy_(moved)
 
     def _current(self, ids: Tensor) -> Tensor:
         places, is_hot = self._places(ids)
