@@ -76,6 +76,23 @@ def test_rows_of_an_embedding() -> None:
     assert_close(mean, layer.eval()(torch.tensor([3, 29])))
 
 
+@pytest.mark.parametrize("kind", ["map", "variational"])
+def test_rows_are_those_that_the_layer_has(kind: Any) -> None:
+    """29 rows in 5 x 6 digits: there is a padding row of the digits, and one of the layer."""
+    layer = Embedding(29, 8, padding_idx=-26, format=TTM(rank=3), in_modes=(5, 6), out_modes=(2, 4))
+    posterior = attach(nn.ModuleDict({"table": layer}), n_examples=10, kind=kind)
+    ids = torch.tensor([[3, 28], [0, 3]])
+    mean, variance = posterior.row_moments("table", ids)
+    assert_close(mean, layer.eval()(ids))
+    assert not variance[ids == 3].any() and variance[ids != 3].any() == (kind == "variational")
+    assert posterior.row_moments("table", ids[:0])[0].shape == (0, 2, 8)
+    for wrong in (-1, 29):
+        with pytest.raises(
+            IndexError, match=f"row_moments got the id {wrong}, but layer 'table' has 29 rows; ids must be 0 to 28: check the vocabulary"
+        ):
+            posterior.row_moments("table", torch.tensor([3, wrong]))
+
+
 def test_penalty_is_warmed_up_and_per_example() -> None:
     model = network()
     posterior = attach(model, n_examples=50, temperature=3.0, warmup=(1, 3))

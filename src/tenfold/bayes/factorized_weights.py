@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from tenfold.compiled import clean_name, unwrapped
+from tenfold.embeddings.sharded_embedding import ShardedEmbedding
+from tenfold.layers.embedding import EmbeddingLayer
 from tenfold.weight import FactorizedWeight
 
 
@@ -43,6 +45,12 @@ def factorized_weights(model: nn.Module, layers: str | Sequence[str] | None = No
             raise ValueError(f"{pattern!r} matches no layer; the factorised ones are {', '.join(found)}: correct it")
         chosen.update({name: found[name] for name in hits})
     return chosen
+
+
+def padding_row(model: nn.Module, weight: FactorizedWeight) -> int | None:
+    """The row of a table that counts as zero whatever the factors hold; None for other weights, or where there is none."""
+    tables = (one for one in model.modules() if isinstance(one, EmbeddingLayer | ShardedEmbedding) and one.factorized is weight)
+    return next((one.padding_idx for one in tables), None)
 
 
 def _layer_name(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tenfold.bayes.found import padding_row
 from tenfold.bayes.gaussian_factors import GaussianFactors
 from tenfold.bayes.guards import check_number, check_positive
 from tenfold.bayes.method import RankMethod
@@ -60,6 +61,7 @@ class Posterior(RankMethod):
             )
         self.run = Run(model, layers)
         self.prior, self.kind, self.n_examples, self.temperature = prior, kind, n_examples, temperature
+        self.padding = {name: padding_row(model, weight) for name, weight in self.run.weights.items()}
         self.warmup, self.damping, self.relative_variance, self.cut, self.seed = warmup, damping, relative_variance, cut, seed
         containers = None
         if kind == "variational":
@@ -136,11 +138,23 @@ class Posterior(RankMethod):
         return weight_moments(weight.network, weight.fold, means, self._spread(name) or [torch.zeros_like(mean) for mean in means])
 
     def row_moments(self, name: str, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Exact mean and variance (*ids, out) of rows of an embedding."""
+        """Exact mean and variance (*ids, out) of rows of an embedding; both are 0 at its padding row.
+
+        Raises:
+            IndexError: an id is none of the rows.
+        """
         weight = self.run.weights[name]
+        n_rows, (low, high) = weight.fold.axis("i").size, map(int, ids.aminmax()) if ids.numel() else (0, 0)
+        if low < 0 or high >= n_rows:
+            raise IndexError(
+                f"row_moments got the id {low if low < 0 else high}, but layer {name!r} has {n_rows} rows; ids must be 0 to {n_rows - 1}: "
+                "check the vocabulary"
+            )
         means = [mean.detach() for mean in self._means(name)]
         spread = self._spread(name) or [torch.zeros_like(mean) for mean in means]
-        return row_moments(weight.network, weight.fold, means, spread, ids)
+        is_padding = torch.zeros_like(ids, dtype=torch.bool) if self.padding[name] is None else ids == self.padding[name]
+        mean, variance = row_moments(weight.network, weight.fold, means, spread, ids)
+        return mean.masked_fill(is_padding[..., None], 0.0), variance.masked_fill(is_padding[..., None], 0.0)
 
     @contextlib.contextmanager
     def sample(self, number: int) -> Iterator[None]:
