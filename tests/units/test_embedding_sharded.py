@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 import tenfold.nn as tnn
+from tenfold import bayes
 from tenfold.embeddings.sharded_embedding import ShardedEmbedding
 from tenfold.formats import CP, TTM, Tucker
 
@@ -64,6 +65,7 @@ def _process(rank: int, port: int, out: Any) -> None:
         nothing.sum().backward()
         after = [factor.detach() for factor in sharded.unsharded().factors]
         found[name] = rows, grads, sharded.bounds, list(sharded.factorized.network.factors), after, tuple(nothing.shape), repr(sharded)
+    found["ranks"] = ranks_of_parts()
     with_many = tnn.Embedding(9, 7, format=TTM(rank=1), in_modes=(1, 9), out_modes=(2, 4))
     try:
         ShardedEmbedding(with_many)
@@ -71,6 +73,21 @@ def _process(rank: int, port: int, out: Any) -> None:
         found["error"] = str(error)
     out[rank] = found
     dist.destroy_process_group()
+
+
+def ranks_of_parts() -> tuple[list[str], list[str]]:
+    """What rank methods say of a sharded table, and the layers that they take beside it."""
+    table = layers()["ttm"]
+    model = nn.ModuleDict({"table": ShardedEmbedding(table), "head": tnn.Linear(8, 8, format=TTM(rank=2))})
+    texts = []
+    for make in (lambda: bayes.attach(model, n_examples=9), lambda: bayes.L1Bonds(model, "table")):
+        try:
+            make()
+        except ValueError as error:
+            texts.append(str(error))
+    whole = tnn.Embedding.around(table, model["table"].unsharded())  # pyright: ignore
+    taken = [*bayes.attach(model, "head", n_examples=9).run.weights, *bayes.attach(whole, n_examples=9).run.weights]
+    return texts, taken
 
 
 @pytest.mark.slow
@@ -99,6 +116,11 @@ def test_two_processes_hold_one_table() -> None:
                 assert_close(mine, wanted, rtol=1e-10, atol=1e-10)
                 assert_close(found[rank][name][4][number], start[number].detach() - 0.1 * gradient, rtol=1e-10, atol=1e-10)
         assert found[0][name][5] == ((0, 7) if name in ("sum", "mean", "max") else (0, 4, 7))
+    text = (
+        "layer 'table' is a ShardedEmbedding, of which this process has one part of 2; a rank method needs whole weights, equal in all "
+        "processes: find the ranks before the table is sharded, or those of unsharded(), or name other layers"
+    )
+    assert found[0]["ranks"] == found[1]["ranks"] == ([text, text], ["head", "model"])
     assert "first digits 2 to 4 of 5, process 1" in found[1]["ttm"][6]
     assert found[0]["error"].startswith(
         "the table's first digit has 1 values, but there are 2 processes; each needs one at least: give in_"

@@ -1,7 +1,7 @@
 """Which weights of a model have ranks."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -45,6 +45,17 @@ def factorized_weights(model: nn.Module, layers: str | Sequence[str] | None = No
             raise ValueError(f"{pattern!r} matches no layer; the factorised ones are {', '.join(found)}: correct it")
         chosen.update({name: found[name] for name in hits})
     return chosen
+
+
+def check_whole(model: nn.Module, weights: Mapping[str, FactorizedWeight]) -> None:
+    """Raises ValueError where a weight is the part of a table that this process has: ranks are decided on whole weights."""
+    parts = {id(one.factorized): one.world for one in model.modules() if isinstance(one, ShardedEmbedding) and one.world > 1}
+    for name, weight in weights.items():
+        if (world := parts.get(id(weight))) is not None:
+            raise ValueError(
+                f"layer {name!r} is a ShardedEmbedding, of which this process has one part of {world}; a rank method needs whole weights, "
+                "equal in all processes: find the ranks before the table is sharded, or those of unsharded(), or name other layers"
+            )
 
 
 def padding_row(model: nn.Module, weight: FactorizedWeight) -> int | None:

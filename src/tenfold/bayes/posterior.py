@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tenfold.bayes.found import padding_row
+from tenfold.bayes.factorized_weights import padding_row
 from tenfold.bayes.gaussian_factors import GaussianFactors
 from tenfold.bayes.guards import check_number, check_positive
 from tenfold.bayes.method import RankMethod

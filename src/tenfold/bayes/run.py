@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tenfold.bayes.factorized_weights import factorized_weights
+from tenfold.bayes.factorized_weights import check_whole, factorized_weights
 from tenfold.bayes.guards import COLLAPSED, check_finite, root_mean_square, warn_collapsed
 from tenfold.bayes.held_factors import HeldFactors
 from tenfold.bayes.report import LayerReport
@@ -31,11 +31,12 @@ class Run:
         layers: names or patterns; all factorised layers that are trained where it is None.
 
     Raises:
-        ValueError: a layer that is named has a method already or is frozen, or all layers are.
+        ValueError: a layer has a method already, is a part of a sharded table, or is named and frozen; or all layers are frozen.
     """
 
     def __init__(self, model: nn.Module, layers: Any = None) -> None:
         found = factorized_weights(model, layers)
+        check_whole(model, found)
         frozen = [name for name, one in found.items() if not any(factor.requires_grad for factor in one.factors.parameters())]
         if frozen and (layers is not None or len(frozen) == len(found)):
             raise ValueError(
