@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tenfold.bayes.guards import check_positive
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.reduction import Reduction
-from tenfold.bayes.run import Run, Spectra
+from tenfold.bayes.run import Run, Spectra, averaged
 from tenfold.bayes.surgery import factor_parameter, replaced, set_network
 from tenfold.network import Network
 from tenfold.weight import FactorizedWeight
@@ -27,7 +27,8 @@ class DLRT(RankMethod):
     """Layers of two factors and one rank (SVD, TTM and KCP of two pairs ..), whose factors the method trains itself.
 
     All other parameters belong to an optimiser: make it from `other_parameters()`, and step it after `step(closure)`, which leaves their
-    gradients.
+    gradients. Gradients of the factors are averaged over the processes of a distributed run, since those are new parameters after each
+    pass, which DistributedDataParallel does not know: give it `find_unused_parameters=True`, for the first ones have no gradients then.
 
     Args:
         rate: the learning rate of the small matrices.
@@ -117,9 +118,10 @@ class DLRT(RankMethod):
         parts: list[Tensor] = []
         for number in (0, 1):
             parameter = factor_parameter(weight, number)
-            value = parameter.grad if of_gradient else parameter.detach()
-            parts.append(torch.zeros_like(parameter) if value is None else value)
-        left, right = (part.detach().double() for part in parts)
+            value = parameter.grad if of_gradient else parameter
+            part = torch.zeros_like(parameter) if value is None else value.detach()
+            parts.append(averaged(part) if of_gradient else part)
+        left, right = (part.double() for part in parts)
         return left.movedim(first, -1).flatten(0, -2), right.movedim(second, 0).flatten(1)
 
     def _write(self, name: str, left: Tensor, right: Tensor) -> None:

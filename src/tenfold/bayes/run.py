@@ -185,9 +185,22 @@ class Run:
 
 def agree(value: Any) -> Any:
     """What the first process of a distributed run has computed; the value itself where there is one process."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+    if _n_processes() == 1:
         return value
     box = [value]
-    distributed.broadcast_object_list(box, src=0)
+    torch.distributed.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def averaged(value: Tensor) -> Tensor:
+    """The mean of a tensor over the processes of a distributed run; itself where there is one."""
+    if (n_processes := _n_processes()) == 1:
+        return value
+    total = value.clone(memory_format=torch.contiguous_format)
+    torch.distributed.all_reduce(total)
+    return total / n_processes
+
+
+def _n_processes() -> int:
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
