@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from image_cases import write_images
 from tenfold.data.images import Images, read_images
 from tenfold.recipes import run as run_recipe
 from tenfold.recipes.images import fashion_mlp, mnist_mlp
-from tenfold.recipes.images.mlp import FORMATS, ImageMlp, Mlp, parts
+from tenfold.recipes.images.mlp import CHOICES, ImageMlp, Mlp, parts
 from tenfold.recipes.images.rank_runs import AUTOMATIC, FIXED, NULL, RankRun
 from tenfold.recipes.images.rank_table import rank_table
 from tenfold.recipes.images.task import ImageTask, shifted
@@ -84,14 +85,24 @@ def test_a_recipe_that_is_stopped_goes_on_and_leaves_no_checkpoint(tmp_path: Pat
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_start_ranks_are_what_the_modes_say() -> None:
+@pytest.mark.parametrize("recipe, has_norm", [(mnist_mlp, False), (fashion_mlp, True)], ids=["mnist", "fashion"])
+def test_start_ranks_are_what_the_modes_say(recipe: Any, has_norm: bool) -> None:
     """Every format of the recipe builds, and has fewer weights than dense."""
-    for format in FORMATS:
-        model = Mlp(format, 0.0)
+    dense = sum(p.numel() for p in Mlp(DENSE, DENSE, 0.0, has_norm).parameters())
+    assert dense == 407_050 + has_norm * 2 * 512
+    for start in recipe.FORMATS.values():
+        model = Mlp(start.first, start.second, 0.0, has_norm)
         assert model(torch.randn(2, 784)).shape == (2, 10)
-        assert sum(p.numel() for p in model.parameters()) < 407_050 / 10
-    assert FORMATS["ttm"].first.endswith("in=4x7x4x7,out=4x4x8x4")
-    assert fashion_mlp.TAKES == mnist_mlp.TAKES
+        assert sum(p.numel() for p in model.parameters()) < dense / 10
+    assert recipe.FORMATS["ttm"].first.endswith("in=4x7x4x7,out=4x4x8x4") and recipe.TAKES == CHOICES
+
+
+@pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
+def test_the_second_layer_of_fashion_mlp_stays_dense_and_is_not_counted(tmp_path: Path) -> None:
+    options = Options(data=write_images(tmp_path), formats=("cp:rank=4",), seeds=(0,), epochs=1, batch_size=40)
+    dense, automatic, *_ = run_recipe("fashion-mlp", options).data()["runs"]
+    assert dense["weights"] == dense["dense_weights"] == automatic["dense_weights"] == 784 * 512
+    assert list(automatic["ranks"]) == ["first"] and automatic["parameters"] == automatic["weights"] + 3 * 512 + 5_130
 
 
 def test_validation_tests_on_training_images_that_are_left_out(tmp_path: Path) -> None:
@@ -155,4 +166,4 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
     names = ("x_train", "y_train", "x_test", "y_test")
     np.savez(tmp_path / "mnist.npz", **{name: np.zeros((4, 8, 8) if name[0] == "x" else 4, np.uint8) for name in names})  # pyright: ignore
     with pytest.raises(ValueError, match="the images of .* have 64 values; 28 x 28 of one channel are needed: resize them"):
-        ImageMlp("mnist-mlp", mnist_mlp.DATA, mnist_mlp.TRAINING, 0.0).run(Options(data=tmp_path))
+        ImageMlp("mnist-mlp", mnist_mlp.DATA, mnist_mlp.TRAINING, 0.0, mnist_mlp.FORMATS).run(Options(data=tmp_path))

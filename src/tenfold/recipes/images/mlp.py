@@ -1,6 +1,7 @@
 """Image MLP: 784-512-10 on images of 28 x 28, dense, with automatic ranks, with fixed ones, and the null model."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ PROTOCOLS = ("test", "validation")
 class Start:
     """The two layers at the start of a search, with more than the ranks that are needed, and what was chosen on held-out images.
 
-    lr: None: that of the recipe. heat: the temperature relative to that of the recipe.
+    second: `DENSE` leaves it dense. lr: None: that of the recipe. heat: the temperature relative to that of the recipe.
     """
 
     first: str
@@ -38,24 +39,20 @@ class Start:
     heat: float = 1.0
 
 
-FORMATS = {  # modes of image rows and columns where the format splits so
-    "kcp": Start("kcp:rank=3,in=28x28,out=16x32", "kcp:rank=8,in=16x32,out=5x2", heat=1.8),
-    "cp": Start("cp:rank=50,in=28x28,out=16x32", "cp:rank=16,in=16x32,out=10", heat=0.55),
-    "ttm": Start("ttm:rank=10,in=4x7x4x7,out=4x4x8x4", "ttm:rank=6,in=16x32,out=5x2", 4e-2, 0.75),
-    "tucker": Start("tucker:rank=9x9x8x8,in=28x28,out=16x32", "tucker:rank=8x8x8,in=16x32,out=10", heat=0.5),
-    "tr": Start("tr:rank=6,in=28x28,out=16x32", "tr:rank=5,in=16x32,out=10", heat=0.5),
-    "tt": Start("tt:rank=10x14x10,in=28x28,out=16x32", "tt:rank=10x10,in=16x32,out=10", heat=0.5),
-}
-
-
 @dataclass(frozen=True)
 class ImageMlp:
-    """A recipe: its name, where its file is looked for, and how it is trained."""
+    """A recipe: its name, where its file is looked for, how it is trained, and where the search of each format starts.
+
+    has_norm: whether there is a BatchNorm before the ReLU. A format that `starts` does not name is taken for the first layer, and for the
+    second one too where those of `starts` factorise it.
+    """
 
     name: str
     data: tuple[str, ...]
     training: Training
     dropout: float
+    starts: Mapping[str, Start]
+    has_norm: bool = False
 
     def run(self, options: Options) -> Table:
         """All runs, those that are there from before included.
@@ -72,20 +69,20 @@ class ImageMlp:
         train, test = parts(*read_images(place), protocol)
         if train.pixels[0].numel() != N_IN:
             raise ValueError(f"the images of {place} have {train.pixels[0].numel()} values; 28 x 28 of one channel are needed: resize them")
-        formats = tuple(FORMATS) if options.formats is None else options.formats
+        formats = tuple(self.starts) if options.formats is None else options.formats
         training = chosen(self.training, options)
         trainings = {DENSE: training, **{format: self.training_of(format, options) for format in formats}}
         task = ImageTask(train, *train.moments(), training.batch_size, is_flat=True)
         for format in formats:
             self.build(format, 0)  # what does not fit is said before any training
-        words = f"{place.name}, {protocol}: {len(train)} and {len(test)} images"
+        words = f"{place.name}, {protocol}: {len(train)} and {len(test)} images{', BatchNorm' if self.has_norm else ''}"
         runs = RankRuns(
             self.name,
-            {format: f"{words}; dropout {self.dropout}; {' '.join(_texts(format))}" for format in (DENSE, *formats)},
+            {format: f"{words}; dropout {self.dropout}; {' '.join(self._texts(format))}" for format in (DENSE, *formats)},
             task,
             test,
             self.build,
-            ("first", "second"),
+            ("first", "second") if self._factorises_second else ("first",),
             trainings,
             options,
             {"first": task.second_moment()},
@@ -104,7 +101,7 @@ class ImageMlp:
 
     def training_of(self, format: str, options: Options) -> Training:
         """How a format is trained: the recipe's way, what was chosen for the format, what a user has chosen."""
-        start = FORMATS.get(format, Start(format, format))
+        start = self._start(format)
         training = dataclasses.replace(self.training, temperature=start.heat * self.training.temperature)
         return chosen(training if start.lr is None else dataclasses.replace(training, lr=start.lr), options)
 
@@ -112,26 +109,32 @@ class ImageMlp:
         """A fresh network."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Mlp(format, self.dropout)
+            return Mlp(*self._texts(format), self.dropout, self.has_norm)
+
+    @property
+    def _factorises_second(self) -> bool:
+        return any(start.second != DENSE for start in self.starts.values())
+
+    def _start(self, format: str) -> Start:
+        return self.starts.get(format, Start(format, format if self._factorises_second else DENSE))
+
+    def _texts(self, format: str) -> tuple[str, str]:
+        start = self._start(format)
+        return start.first, start.second
 
 
 class Mlp(nn.Module):
-    """784-512-10, ReLU, dropout on the hidden layer. format: `DENSE`, a name of `FORMATS`, or a format's text without modes."""
+    """784-512-10, ReLU, dropout on the hidden layer. first, second: `DENSE` or a format's text."""
 
-    def __init__(self, format: str, dropout: float) -> None:
+    def __init__(self, first: str, second: str, dropout: float, has_norm: bool) -> None:
         super().__init__()
-        first, second = _texts(format)
         self.first, self.second = _linear(N_IN, N_HIDDEN, first), _linear(N_HIDDEN, N_OUT, second)
+        self.norm = nn.BatchNorm1d(N_HIDDEN) if has_norm else nn.Identity()
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 10) from (batch, 784)."""
-        return self.second(F.dropout(F.relu(self.first(x)), self.dropout, self.training))
-
-
-def _texts(format: str) -> tuple[str, str]:
-    start = FORMATS.get(format, Start(format, format))
-    return start.first, start.second
+        return self.second(F.dropout(F.relu(self.norm(self.first(x))), self.dropout, self.training))
 
 
 def _linear(n_in: int, n_out: int, text: str) -> nn.Module:

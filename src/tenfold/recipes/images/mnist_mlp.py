@@ -11,7 +11,7 @@ Expected (measured, three seeds, 5,000 test images): KCP at 119 times fewer weig
 """
 
 from tenfold.recipes.automatic_ranks import Training
-from tenfold.recipes.images.mlp import CHOICES, ImageMlp
+from tenfold.recipes.images.mlp import CHOICES, ImageMlp, Start
 from tenfold.recipes.options import Options
 from tenfold.recipes.shown import Table
 
@@ -19,8 +19,16 @@ DATA = ("mnist/mnist.npz", "mnist.npz")
 TAKES = CHOICES
 TRAINING = Training(epochs=40, batch_size=256, lr=2e-2, dense_lr=4e-3, temperature=4.0)
 DROPOUT = 0.15
+FORMATS = {  # modes of image rows and columns where the format splits so
+    "kcp": Start("kcp:rank=3,in=28x28,out=16x32", "kcp:rank=8,in=16x32,out=5x2", heat=1.8),
+    "cp": Start("cp:rank=50,in=28x28,out=16x32", "cp:rank=16,in=16x32,out=10", heat=0.55),
+    "ttm": Start("ttm:rank=10,in=4x7x4x7,out=4x4x8x4", "ttm:rank=6,in=16x32,out=5x2", 4e-2, 0.75),
+    "tucker": Start("tucker:rank=9x9x8x8,in=28x28,out=16x32", "tucker:rank=8x8x8,in=16x32,out=10", heat=0.5),
+    "tr": Start("tr:rank=6,in=28x28,out=16x32", "tr:rank=5,in=16x32,out=10", heat=0.5),
+    "tt": Start("tt:rank=10x14x10,in=28x28,out=16x32", "tt:rank=10x10,in=16x32,out=10", heat=0.5),
+}
 
 
 def run(options: Options) -> Table:
     """The images with the dense network and the factorised ones."""
-    return ImageMlp("mnist-mlp", DATA, TRAINING, DROPOUT).run(options)
+    return ImageMlp("mnist-mlp", DATA, TRAINING, DROPOUT, FORMATS).run(options)
