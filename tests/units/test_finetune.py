@@ -335,7 +335,9 @@ def test_a_shuffling_loader_goes_on_where_it_was(tmp_path):
 def test_a_checkpoint_of_other_settings(tmp_path, change, message):
     path = tmp_path / "run.pt"
     finetune(classifier(), spirals(), batch_size=32, checkpoint=path)
-    with pytest.raises(ValueError, match=rf"{message}; to go on all settings must be the same: use those, or delete it or give another path to start anew"):
+    with pytest.raises(
+        ValueError, match=rf"{message}; to go on all settings must be the same: use those, or delete it or give another path to start anew"
+    ):
         finetune(classifier(), spirals(), **{"batch_size": 32, "checkpoint": path, **change})
 
 

@@ -105,7 +105,9 @@ def test_probes_of_other_data_are_not_taken_over(tmp_path: Path, changes: str):
     given: dict[str, Any] = {"validation": VALIDATION, "calibration": TRAINING, "data": TRAINING, "filter": "*"}
     per_layer(MODEL, SVD(), max_drop=5, folder=tmp_path, **given)
     other = "first" if changes == "filter" else data(MODEL, 640, 7)
-    with pytest.raises(ValueError, match=f"per_layer.json is of a search with {changes} = .*use those, or delete it or give another path to start anew"):
+    with pytest.raises(
+        ValueError, match=f"per_layer.json is of a search with {changes} = .*use those, or delete it or give another path to start anew"
+    ):
         per_layer(MODEL, SVD(), max_drop=5, folder=tmp_path, **{**given, changes: other})
 
 
