@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.compiled import clean_name
 from tenfold.state_file import check_settings, read_state, write_state
+from tenfold.wrappers import clean_name
 
 VERSION = "tenfold checkpoint 1"
 SAME_START = 1e-3  # relative difference of norms below which two models count as the same start: solvers may differ in last digits

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from tenfold.calibrate import calibration_batch, input_moments, reestimate_norms, rereadable
-from tenfold.compiled import unwrapped
 from tenfold.decompose import Decomposition, check_weight, decompose
 from tenfold.fold import Fold
 from tenfold.format import Format
@@ -27,6 +26,7 @@ from tenfold.sequential import Goal, call_order, paired_goals, stages
 from tenfold.solvers.whitening import Whitening, output_mean
 from tenfold.survey import Found, survey
 from tenfold.weight import FactorizedWeight
+from tenfold.wrappers import unwrapped
 
 
 def compress(

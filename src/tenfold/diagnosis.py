@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from tenfold.compiled import clean_name, unwrapped
 from tenfold.decompose import batched_factors
 from tenfold.solvers.quadratic import inner
 from tenfold.solvers.sensitivity import (
@@ -26,6 +25,7 @@ from tenfold.solvers.sensitivity import (
 )
 from tenfold.solvers.solution import INTENSITY_LIMIT
 from tenfold.weight import FactorizedWeight
+from tenfold.wrappers import clean_name, unwrapped
 
 UNBALANCED = 2.0  # times the least sensitivity that scaling can reach
 ITERATIONS = 25  # of the power iteration: within some per cent, and a degenerate layer converges much faster

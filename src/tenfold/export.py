@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree
 
-from tenfold.compiled import unwrapped
 from tenfold.files import write_bytes
 from tenfold.layers.base import FactorizedLayer
 from tenfold.messages import one_line
@@ -22,6 +21,7 @@ from tenfold.model_file import save as save
 from tenfold.places import HOOKS
 from tenfold.recurrent.opened import close_recurrent
 from tenfold.running import batch_size, call, eval_mode
+from tenfold.wrappers import unwrapped
 
 Inputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.compiled import clean_name, is_compiled, unwrapped
 from tenfold.layers.base import FactorizedLayer
 from tenfold.loss import tensors_of
 from tenfold.survey import survey
+from tenfold.wrappers import clean_name, is_compiled, unwrapped
 
 
 class Features:

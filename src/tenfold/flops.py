@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tenfold.compiled import clean_name
 from tenfold.running import batch_size, call, probing
+from tenfold.wrappers import clean_name
 
 
 def _recurrent(x: Any, weight_ih: Any, weight_hh: Any, *_: Any, **__: Any) -> int:

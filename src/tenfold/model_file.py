@@ -14,7 +14,6 @@ from torch import nn
 
 from tenfold.bayes.gaussian_factors import GaussianFactors
 from tenfold.bayes.scaled_factors import ScaledFactors
-from tenfold.compiled import unwrapped
 from tenfold.files import Header, read_header, write_safetensors
 from tenfold.layers import all_layers
 from tenfold.layers.base import FactorizedLayer
@@ -23,6 +22,7 @@ from tenfold.places import fill, modules_of, places_of, replace, swapped, tensor
 from tenfold.plan_data import Plan
 from tenfold.recurrent.opened import KINDS, open_recurrent
 from tenfold.weight import FactorizedWeight
+from tenfold.wrappers import unwrapped
 
 
 def save(model: nn.Module, path: str | os.PathLike[str], *, plan: Plan | None = None) -> None:

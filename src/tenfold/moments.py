@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.compiled import clean_name
 from tenfold.patches import is_transposed, patch_size, patches
 from tenfold.running import first_argument
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found
 from tenfold.uses import Uses
+from tenfold.wrappers import clean_name
 
 SIZE_LIMIT = 4608  # values in a patch above which no moment is kept: 4608^2 doubles are 170 MB
 

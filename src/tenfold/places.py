@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from tenfold.compiled import clean_name
 from tenfold.files import Header, read_tensors
+from tenfold.wrappers import clean_name
 
 # what belongs to a place in the model and not to the layer that stands there
 HOOKS = (

@@ -9,7 +9,6 @@ from torch.nn.parameter import is_lazy
 
 from tenfold.budget import Budget, as_budget
 from tenfold.calibrate import calibration_batch, calibration_pair, input_moments, rereadable
-from tenfold.compiled import unwrapped
 from tenfold.decompose import check_weight
 from tenfold.plan_data import LayerPlan as LayerPlan
 from tenfold.plan_data import Plan as Plan
@@ -23,6 +22,7 @@ from tenfold.recurrent.opened import opened_view
 from tenfold.selection import Choice, Filter, Formats, select
 from tenfold.survey import Found, survey
 from tenfold.trace import trace
+from tenfold.wrappers import unwrapped
 
 PROBE_FLOPS = 30_000_000_000  # a run of the model for each layer: about a second on two cores
 PROBE_SAMPLES = (16, 256)  # at least and at most

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from tenfold.compiled import is_compiled
+from tenfold.wrappers import is_compiled
 
 
 def call(model: nn.Module, inputs: Any) -> Any:

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from tenfold.compiled import clean_name, is_compiled
 from tenfold.layers import all_layers
 from tenfold.layers.base import FactorizedLayer
 from tenfold.recurrent.base import Recurrent
 from tenfold.recurrent.cells import Cell
 from tenfold.sizes import n_values
+from tenfold.wrappers import clean_name, is_compiled
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from tenfold.compiled import clean_name, unwrapped
 from tenfold.embeddings.sharded_embedding import ShardedEmbedding
 from tenfold.layers.embedding import EmbeddingLayer
 from tenfold.weight import FactorizedWeight
+from tenfold.wrappers import clean_name, unwrapped
 
 
 def factorized_weights(model: nn.Module, layers: str | Sequence[str] | None = None) -> dict[str, FactorizedWeight]:

@@ -10,7 +10,6 @@ from torch.nn.parameter import is_lazy
 
 from tenfold.cli.arguments import Common, Data, Model, Weights
 from tenfold.cli.console import Outcome, count, table
-from tenfold.compiled import clean_name
 from tenfold.diagnosis import Diagnosis, diagnose
 from tenfold.flops import count_module_flops
 from tenfold.layers.base import FactorizedLayer
@@ -19,6 +18,7 @@ from tenfold.running import batch_size, call, probing
 from tenfold.sizes import n_bytes, n_parameters, n_values
 from tenfold.survey import Found, survey
 from tenfold.weight import FactorizedWeight
+from tenfold.wrappers import clean_name
 
 
 def inspect(

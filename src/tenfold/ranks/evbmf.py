@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.compiled import unwrapped
 from tenfold.decompose import group_tensors
 from tenfold.fold import Fold
 from tenfold.format import Format
@@ -30,6 +29,7 @@ from tenfold.plan import Plan, plan
 from tenfold.recurrent.opened import opened_view
 from tenfold.selection import Choice, Filter, select
 from tenfold.survey import survey
+from tenfold.wrappers import unwrapped
 
 GRID = 256  # noise variances, in equal ratios, at which the free energy is looked at before the best place is refined
 GOLDEN = (math.sqrt(5) - 1) / 2

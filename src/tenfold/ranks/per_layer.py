@@ -19,7 +19,6 @@ from torch import nn
 
 from tenfold.batches import batches
 from tenfold.calibrate import calibration_batch, rereadable
-from tenfold.compiled import unwrapped
 from tenfold.compress import compress
 from tenfold.evaluate import evaluate
 from tenfold.finetune import finetune
@@ -37,6 +36,7 @@ from tenfold.selection import Choice, Filter, select
 from tenfold.sequential import call_order
 from tenfold.survey import Found, survey
 from tenfold.trace import Trace, trace
+from tenfold.wrappers import unwrapped
 
 FILE = "per_layer.json"
 BATCH_SIZE = 128

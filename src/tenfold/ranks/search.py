@@ -17,7 +17,6 @@ from torch import nn
 
 from tenfold.budget import Budget, as_budget
 from tenfold.calibrate import rereadable
-from tenfold.compiled import unwrapped
 from tenfold.compress import compress
 from tenfold.finetune import finetune as train
 from tenfold.identity import data_identity, model_identity, option_identity
@@ -29,6 +28,7 @@ from tenfold.ranks.held_out import check_apart
 from tenfold.ranks.offers import Offers
 from tenfold.ranks.trials import SearchResult, TrialFile
 from tenfold.selection import Filter, Formats
+from tenfold.wrappers import unwrapped
 
 
 def search(

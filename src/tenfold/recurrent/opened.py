@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from tenfold.compiled import clean_name
 from tenfold.layers.base import FactorizedLayer
 from tenfold.places import replace
 from tenfold.recurrent.base import Recurrent
@@ -14,6 +13,7 @@ from tenfold.recurrent.cells import Cell, GRUCell, LSTMCell, RNNCell
 from tenfold.recurrent.gru import GRU
 from tenfold.recurrent.lstm import LSTM
 from tenfold.recurrent.rnn import RNN
+from tenfold.wrappers import clean_name
 
 KINDS: tuple[type[Recurrent] | type[Cell], ...] = (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)
 CONTAINERS = (Recurrent, Cell)

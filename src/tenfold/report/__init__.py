@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from tenfold.batches import batches
-from tenfold.compiled import unwrapped
 from tenfold.evaluate import Evaluation, evaluate
 from tenfold.files import write_text
 from tenfold.finetune import FinetuneHistory
@@ -32,6 +31,7 @@ from tenfold.report.layers import Spectrum, other_parameters, row_of, spectrum_o
 from tenfold.report.page import page
 from tenfold.report.pairs import Pair, pair_layers
 from tenfold.sizes import size_of
+from tenfold.wrappers import unwrapped
 
 
 def report(

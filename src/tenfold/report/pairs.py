@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tenfold.compiled import clean_name
 from tenfold.layers.base import FactorizedLayer
 from tenfold.survey import survey
+from tenfold.wrappers import clean_name
 
 
 @dataclass(frozen=True)

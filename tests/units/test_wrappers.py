@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tenfold.compiled import clean_name, is_compiled, unwrapped
+from tenfold.wrappers import clean_name, is_compiled, unwrapped
 
 
 def test_names_and_modules_inside_the_wrapper():
