@@ -26,7 +26,7 @@ def tensors_of(output: Any) -> list[Tensor]:
     """
     if isinstance(output, Tensor):
         return [output]
-    if _has_logits(output):
+    if has_logits(output):
         parts = [output["logits"] if isinstance(output, Mapping) else output.logits]
     elif isinstance(output, Mapping):
         parts = list(output.values())
@@ -131,7 +131,7 @@ def distillation_loss(output: Any, teacher: Any, targets: Any, temperature: floa
     for number, (mine, theirs) in enumerate(pairs):
         if number == 1 and labels is not None and is_classes(labels):
             labels = None  # of the first tensor only
-        kind = outputs or _kind(mine, labels, _has_logits(output))
+        kind = outputs or kind_of(mine, labels, has_logits(output))
         loss = loss + _distance(mine, theirs.to(mine.device), labels, temperature, kind).to(loss.device)
     return loss
 
@@ -153,8 +153,8 @@ def _distance(output: Tensor, teacher: Tensor, targets: Tensor | None, temperatu
     return loss
 
 
-def _kind(output: Tensor, targets: Tensor | None, is_named: bool) -> Outputs | None:
-    """What an output is, None where nothing tells."""
+def kind_of(output: Tensor, targets: Tensor | None, is_named: bool) -> Outputs | None:
+    """What one tensor of an output is, None where nothing tells. is_named: whether the model calls it logits."""
     if targets is not None and not is_classes(targets):
         return "values"
     if targets is not None and fits(output, targets):
@@ -170,7 +170,7 @@ def fits(output: Tensor, targets: Tensor) -> bool:
     return is_classes(targets) and tuple(targets.shape) in (shape, shape[:-1], (*shape[:1], *shape[2:]))
 
 
-def _has_logits(output: Any) -> bool:
+def has_logits(output: Any) -> bool:
     """Whether a model calls what it gives logits."""
     return (output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)) is not None
 

@@ -1,6 +1,6 @@
 """What errors of layers cost a model, measured."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -154,10 +154,37 @@ def test_divergence_of_masked_logits_is_finite():
 @pytest.mark.parametrize("targets", [None, torch.zeros(3, 2), torch.zeros(3, dtype=torch.long)], ids=["none", "values", "classes"])
 def test_divergence_of_values_is_the_squared_relative_error(targets: Tensor | None):
     """Class labels that do not fit the outputs, as of the images that an autoencoder rebuilds, do not make them logits."""
-    assert divergence(torch.full((3, 1), 2.0), torch.full((3, 1), 3.0), targets) == pytest.approx(0.25)
     images = torch.full((3, 3, 4, 4), 2.0)
     assert divergence(images, images + 1, targets) == pytest.approx(0.25)
     assert divergence(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0])) == 1
+    assert divergence(torch.full((3, 1), 2.0), torch.full((3, 1), 3.0)) == pytest.approx(0.25)
+
+
+def test_divergence_of_one_logit_is_bernoullis():
+    x, y, labels = torch.randn(9, 1), torch.randn(9, 1), torch.arange(9) % 2
+    p, q = (torch.distributions.Bernoulli(logits=one.double()) for one in (x, y))
+    expected = float(torch.distributions.kl_divergence(p, q).mean())
+    assert divergence(x, y, labels) == pytest.approx(divergence(x, y, labels[:, None])) == pytest.approx(expected)
+
+
+@dataclass
+class Heads:
+    name: str
+    scores: Tensor | None
+    boxes: Tensor
+
+
+def test_divergence_of_several_outputs_is_their_sum():
+    boxes, scores, labels = torch.full((4, 2), 2.0), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    expected = 0.25 + divergence(scores, scores.flip(1), labels)
+    assert divergence((scores, {"b": boxes}), (scores.flip(1), {"b": boxes + 1}), labels) == pytest.approx(expected)
+    assert divergence(Heads("a", None, boxes), Heads("b", None, boxes + 1)) == pytest.approx(0.25)
+    with pytest.raises(TypeError, match="the model's output is a Heads without predictions"):
+        divergence(Heads("a", None, labels), Heads("a", None, labels))
+    with pytest.raises(
+        ValueError, match=r"the shapes \[\(3, 2\)\] with a layer approximated, and \[\(4, 2\)\] without; .* before they are"
+    ):
+        divergence(boxes, boxes[:3])
 
 
 class Level(nn.Module):

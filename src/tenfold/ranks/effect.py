@@ -6,7 +6,7 @@ layer's outputs, so one run for each layer gives the factor; equal factors for a
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.decompose import decompose
-from tenfold.loss import by_class, first_tensor, is_classes
+from tenfold.loss import first_tensor, fits, has_logits, is_classes, kind_of, logits_of, tensors_of
 from tenfold.progress import Progress, silent
 from tenfold.ranks.candidates import Candidate, grouped, joint_error
 from tenfold.running import call, probing
@@ -140,29 +140,32 @@ def _without_shift(metric: Whitening | None, change: Tensor) -> Any:
 
 
 def divergence(reference: Any, output: Any, targets: Any = None) -> float:
-    """What a model's outputs lose, from outputs as the model gives them.
+    """What a model's outputs lose, from outputs as the model gives them; of several tensors the sum.
 
     Where they have classes the Kullback-Leibler divergence of the probabilities, in nats for each prediction; else the squared error
     relative to the reference's square, as a softmax of values means nothing. They have classes where the targets are classes that fit
-    them, and where the model calls them "logits".
+    the first tensor, and where the model calls them "logits".
+
+    Raises:
+        TypeError: there is no tensor of predictions.
+        ValueError: the shape of an output depends on the weights, as that of detections does.
     """
-    wanted_rows, rows = _logits(reference, targets), _logits(output, targets)
-    if wanted_rows is None or rows is None:
-        wanted, got = first_tensor(reference).double(), first_tensor(output).double()
-        return float((wanted - got).square().sum() / wanted.square().sum().clamp_min(1e-300))
-    p, q = F.log_softmax(wanted_rows, -1), F.log_softmax(rows, -1)
-    return float(torch.where(p.exp() > 0, p.exp() * (p - q), 0.0).sum(-1).mean().clamp_min(0))
-
-
-def _logits(output: Any, targets: Any) -> Tensor | None:
-    """(predictions, classes) in float64, None where the outputs are values."""
-    scores = first_tensor(output).double()
-    is_named = (isinstance(output, Mapping) and "logits" in output) or getattr(output, "logits", None) is not None
-    has_targets = isinstance(targets, Tensor) and is_classes(targets)
-    if scores.dim() < 2 or not (is_named or has_targets):
-        return None
-    try:
-        rows = by_class(scores, targets if has_targets else None)
-    except ValueError:  # classes, but not of these outputs, as those of the images that an autoencoder rebuilds
-        return None
-    return rows if rows.shape[-1] > 1 else None
+    wanted, got = ([one.double() for one in tensors_of(whole)] for whole in (reference, output))
+    if not wanted:
+        first_tensor(reference)  # says what is needed
+    if (shapes := [tuple(one.shape) for one in wanted]) != (found := [tuple(one.shape) for one in got]):
+        raise ValueError(
+            f"the outputs have the shapes {found} with a layer approximated, and {shapes} without; what an error costs is seen in outputs "
+            "of the same shape: wrap the model in a module that returns its predictions before they are selected"
+        )
+    labels = targets if isinstance(targets, Tensor) else None
+    total = 0.0
+    for before, after in zip(wanted, got, strict=True):
+        if kind_of(before, labels, has_logits(reference)) == "classes":
+            fitting = labels if labels is not None and fits(before, labels) else None
+            p, q = (F.log_softmax(logits_of(one, fitting), -1) for one in (before, after))
+            total += float(torch.where(p.exp() > 0, p.exp() * (p - q), 0.0).sum(-1).mean().clamp_min(0))
+        else:
+            total += float((before - after).square().sum() / before.square().sum().clamp_min(1e-300))
+        labels = None if labels is not None and is_classes(labels) else labels  # of the first tensor only
+    return total
