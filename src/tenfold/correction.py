@@ -1,13 +1,57 @@
-"""Correction of a factorised weight: the same weight within a bound, from factors that are less sensitive."""
+"""Correction of factorised weights: the same weights within a bound, from factors that are less sensitive."""
+
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tenfold.decompose import batched_factors, check_weight, group_tensors
+from tenfold.diagnosis import UNBALANCED, diagnose, weights_of
+from tenfold.recurrent.opened import opened_view
 from tenfold.solvers.epc import Objective, epc
+from tenfold.solvers.sensitivity import rebalance
+from tenfold.solvers.solution import INTENSITY_LIMIT
+from tenfold.survey import survey
 from tenfold.weight import FactorizedWeight
 
 OWN_DELTA = 0.01  # how far a weight may move where the dense one is not known
+
+
+def correct(model: nn.Module, dense: nn.Module | None = None, *, slack: float = 1.01, sweeps: int = 100) -> list[str]:
+    """The names of the layers that `diagnose` flagged and that are corrected now, in place; no other layer is touched.
+
+    A layer whose terms cancel gets the factors of `corrected`. One whose factors are only out of balance is scaled, which leaves its
+    weight as it is. Parameters stay the same objects, so an optimiser goes on with them.
+
+    Args:
+        dense: the model before compression; the bound is then `slack` times the error that each layer has. Left out, no weight moves by
+            more than OWN_DELTA of itself.
+
+    Raises:
+        ValueError: the model has no factorised weight, or `dense` has no layer of a name.
+    """
+    originals: dict[str, Any] = {} if dense is None else {name: one for one in survey(opened_view(dense)) for name in one.names}
+    weights, done = weights_of(model), []
+    for one in diagnose(model):
+        weight = weights[one.name]
+        if one.intensity_ratio > INTENSITY_LIMIT:
+            if dense is not None and one.name not in originals:
+                raise ValueError(
+                    f"{type(dense).__name__} has no layer {one.name!r}; the bound on a layer's error needs the weight that it stands for: "
+                    "give the model before compression, or leave `dense` out"
+                )
+            better = corrected(weight, originals[one.name].weight if dense is not None else None, slack=slack, sweeps=sweeps)
+            factors = [factor.detach() for factor in better.factors]
+        elif one.imbalance > UNBALANCED:
+            network, batched = batched_factors(weight, torch.float64)
+            factors = _unbatched(weight, rebalance(network, [factor.detach() for factor in batched]))
+        else:
+            continue
+        with torch.no_grad():
+            for old, new in zip(weight.factors, factors, strict=True):
+                old.copy_(new)
+        done.append(one.name)
+    return done
 
 
 def corrected(
@@ -40,7 +84,16 @@ def corrected(
     network, batched = batched_factors(weight, torch.float64)
     batched = [factor.detach() for factor in batched]
     found = epc(target, network, batched, slack=slack, delta=delta, objective=objective, sweeps=sweeps).factors
-    axes = [indices.index("g") for indices in weight.network.factors] if fold.groups > 1 else []
-    found = [factor.movedim(0, axis) for factor, axis in zip(found, axes, strict=True)] if axes else [factor[0] for factor in found]
     like = weight.factors[0]
-    return FactorizedWeight(weight.network, fold, found, device=like.device, dtype=like.dtype).train(weight.training)
+    made = FactorizedWeight(weight.network, fold, _unbatched(weight, found), device=like.device, dtype=like.dtype).train(weight.training)
+    for new, old in zip(made.factors, weight.factors, strict=True):
+        new.requires_grad_(old.requires_grad)
+    return made
+
+
+def _unbatched(weight: FactorizedWeight, factors: list[Tensor]) -> list[Tensor]:
+    """Factors with the groups where the weight has them, from such with one entry for each group in front."""
+    if weight.fold.groups == 1:
+        return [factor[0] for factor in factors]
+    axes = [indices.index("g") for indices in weight.network.factors]
+    return [factor.movedim(0, axis) for factor, axis in zip(factors, axes, strict=True)]

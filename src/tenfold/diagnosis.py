@@ -79,13 +79,22 @@ def diagnose(model: nn.Module) -> list[Diagnosis]:
     Raises:
         ValueError: the model has no factorised weight.
     """
-    found = {clean_name(name): module for name, module in unwrapped(model).named_modules() if isinstance(module, FactorizedWeight)}
+    return [_diagnosis(name, weight) for name, weight in weights_of(model).items()]
+
+
+def weights_of(model: nn.Module) -> dict[str, FactorizedWeight]:
+    """The factorised weights of a model by the names of their layers, "" for a weight or a layer by itself.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = {_layer_name(name): one for name, one in unwrapped(model).named_modules() if isinstance(one, FactorizedWeight)}
     if not found:
         raise ValueError(
             f"{type(model).__name__} has no factorised weight, and diagnosis is of factors; give a model that "
             "tenfold.compress or tenfold.factorize returned"
         )
-    return [_diagnosis(_layer_name(name), weight) for name, weight in found.items()]
+    return found
 
 
 def stable_step(largest_eigenvalue: float) -> float:
@@ -98,7 +107,7 @@ def stable_step(largest_eigenvalue: float) -> float:
 
 def _layer_name(name: str) -> str:
     """The name of the layer from that of its weight: encoder.0 from encoder.0.factorized."""
-    return ".".join(part for part in name.split(".") if part != "factorized")
+    return ".".join(part for part in clean_name(name).split(".") if part != "factorized")
 
 
 def _diagnosis(name: str, weight: FactorizedWeight) -> Diagnosis:
@@ -142,12 +151,12 @@ def _advice(numbers: Mapping[str, float], is_zero: bool) -> str:
     if numbers["intensity_ratio"] > INTENSITY_LIMIT:
         return (
             f"its terms cancel: {numbers['intensity_ratio']:.3g} times the weight's squared norm, up to 3 is healthy; correct it with "
-            "tenfold.correction.corrected, or fit it again with a lower rank"
+            "tenfold.correction.correct, or fit it again with a lower rank"
         )
     if numbers["imbalance"] > UNBALANCED:
         return (
             f"its factors are {numbers['imbalance']:.3g} times as sensitive as after scaling alone, up to {UNBALANCED:g} is healthy; "
-            "scale them with tenfold.solvers.sensitivity.rebalance"
+            "scale them with tenfold.correction.correct"
         )
     return ""
 

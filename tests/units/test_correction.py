@@ -7,7 +7,7 @@ from torch import nn
 
 import tenfold.nn
 from tenfold import CP, TR
-from tenfold.correction import corrected
+from tenfold.correction import correct, corrected
 from tenfold.diagnosis import diagnose
 
 
@@ -54,3 +54,38 @@ def test_wrong_requests_are_told():
         corrected(layer.factorized, torch.zeros(12, 16, dtype=torch.long))
     with pytest.raises(ValueError, match="delta is 1e-08, but the factors of tensor 0 have the relative error"):
         corrected(layer.factorized, torch.randn(12, 16), delta=1e-8)
+
+
+def test_a_model_is_corrected_where_it_is_flagged_and_nowhere_else():
+    """The third layer is healthy; the second one is only out of balance, so its weight stays."""
+    torch.manual_seed(0)
+    ill = degenerate(tenfold.nn.Conv2d(16, 16, 3, padding=1, format=CP(rank=6), dtype=torch.float64))
+    uneven, well = (tenfold.nn.Conv2d(16, 16, 3, padding=1, groups=2, format=TR(rank=2), dtype=torch.float64) for _ in range(2))
+    with torch.no_grad():
+        uneven.factorized.factors[0].mul_(1e3)
+    model = nn.Sequential(ill, uneven, well)
+    parameters, before = list(model.parameters()), [one.weight.detach().clone() for one in (ill, uneven, well)]
+    assert correct(model) == ["0", "1"] and not any(one.is_flagged for one in diagnose(model))
+    assert all(new is old for new, old in zip(model.parameters(), parameters, strict=True))
+    assert 0 < relative(ill.weight, before[0]) <= 0.01 * (1 + 1e-9)
+    torch.testing.assert_close(uneven.weight, before[1])
+    torch.testing.assert_close(well.weight, before[2], rtol=0, atol=0)
+    assert correct(model) == []
+
+
+def test_the_error_to_the_dense_model_is_kept():
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(16, 16, 3, dtype=torch.float64), nn.ReLU())
+    layer = degenerate(tenfold.nn.Conv2d(16, 16, 3, format=CP(rank=6), dtype=torch.float64))
+    model = nn.Sequential(layer, nn.ReLU())
+    with torch.no_grad():
+        dense[0].weight.copy_(layer.weight + 0.1 * layer.weight.norm() / 48 * torch.randn_like(layer.weight))
+    error = relative(layer.weight, dense[0].weight)
+    assert correct(model, dense, slack=1.05) == ["0"] and relative(layer.weight, dense[0].weight) <= 1.05 * error * (1 + 1e-6)
+    with pytest.raises(ValueError, match="Sequential has no layer '0'; the bound on a layer's error needs the weight that it stands for"):
+        correct(nn.Sequential(degenerate(layer)), nn.Sequential(nn.ReLU()))
+
+
+def test_frozen_factors_stay_frozen():
+    layer = tenfold.nn.Linear.from_dense(nn.Linear(16, 12), TR(rank=3)).requires_grad_(False)
+    assert not any(factor.requires_grad for factor in corrected(layer.factorized).factors)

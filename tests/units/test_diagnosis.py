@@ -53,7 +53,7 @@ def test_a_degenerate_layer_is_flagged_with_what_to_do():
     assert (found.name, found.is_flagged) == ("2", True)
     assert found.intensity_ratio > 10 and found.worst_congruence < -0.9
     assert found.stable_step < 0.1 * healthy.stable_step
-    assert "its terms cancel" in found.advice and "tenfold.correction.corrected" in found.advice
+    assert "its terms cancel" in found.advice and "tenfold.correction.correct" in found.advice
     assert f"flagged: {found.advice}" in str(found)
 
 
