@@ -52,7 +52,8 @@ def plan(
         inputs: an example for the model: a tensor, a tuple of arguments or a mapping of keyword arguments. Needed to count FLOP.
         filter: a name pattern or layer type, several, or a function (module, name) -> bool; other layers stay dense.
         calibration: a data set, loader or batches of real inputs. Errors are then measured on the layers' outputs, weighted by what
-            they cost the whole model; else on the weights, all layers alike.
+            they cost the whole model; else on the weights, all layers alike. Targets that are classes, or outputs called "logits", say
+            that outputs are classes; without them they count as values.
         latency: "measured": whatever the plan picks is timed beside the dense layer on this machine, on `inputs`, and what is slower
             is not used: the layer gets another rank or format, or stays dense. "ignored": nothing is timed, the budget is met with
             the smallest error, and a layer may run slower than dense although it has fewer FLOP. "auto": as "measured" where the
