@@ -1,11 +1,10 @@
 """Dynamical low-rank training in two processes is that in one on the whole batch."""
 
-import os
-import socket
 from typing import Any
 
 import pytest
 import torch
+from process_cases import in_two_processes
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.testing import assert_close
@@ -42,24 +41,10 @@ def trained(rank: int | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return ranks, {name: value.detach().clone() for name, value in (weights | biases).items()}  # pyright: ignore
 
 
-def _process(rank: int, port: int, out: Any) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    out[rank] = trained(rank)
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch() -> None:
     """float64; the order of sums differs: tolerance 1e-8."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with torch.multiprocessing.Manager() as manager:
-        out = manager.dict()
-        torch.multiprocessing.spawn(_process, args=(port, out), nprocs=2)
-        found = [out[0], out[1]]
+    found = in_two_processes(trained)
     ranks, values = trained(None)
     assert ranks != {"0": {"r": 6}, "2": {"r1": 3}}
     for one, two in found:

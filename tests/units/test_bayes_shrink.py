@@ -2,8 +2,6 @@
 
 import copy
 import math
-import os
-import socket
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from process_cases import in_two_processes
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -243,14 +242,6 @@ def test_compiled_models_are_traced_once_more() -> None:
     assert_close(training.model(data()[0]), eager(data()[0]))
 
 
-def _distributed(rank: int, port: int, out: Any) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    out[rank] = _trained(rank)
-    torch.distributed.destroy_process_group()
-
-
 def _trained(rank: int | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Ranks and values after 12 steps with a decision in between; half of the batch for each of two processes, or all of it."""
     from torch.nn.parallel import DistributedDataParallel
@@ -280,13 +271,7 @@ def _trained(rank: int | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch() -> None:
     """float64; the order of sums differs: tolerance 1e-8."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with torch.multiprocessing.Manager() as manager:
-        out = manager.dict()
-        torch.multiprocessing.spawn(_distributed, args=(port, out), nprocs=2)
-        found = [out[0], out[1]]
+    found = in_two_processes(_trained)
     ranks, values = _trained(None)
     for one, two in found:
         assert one == ranks

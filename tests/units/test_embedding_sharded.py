@@ -1,12 +1,11 @@
 """A table spread over two processes: rows, bags and gradients are those of the whole table."""
 
-import os
-import socket
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from process_cases import in_two_processes
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -48,10 +47,8 @@ def whole() -> dict[str, tuple[Tensor, list[Tensor]]]:
     return found
 
 
-def _process(rank: int, port: int, out: Any) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def sharded_tables(rank: int) -> dict[str, Any]:
+    """What one of two processes has of every table, before and after a step, and what is refused."""
     found: dict[str, Any] = {}
     for name, layer in layers().items():
         sharded = ShardedEmbedding(layer)
@@ -71,8 +68,7 @@ def _process(rank: int, port: int, out: Any) -> None:
         ShardedEmbedding(with_many)
     except ValueError as error:
         found["error"] = str(error)
-    out[rank] = found
-    dist.destroy_process_group()
+    return found
 
 
 def ranks_of_parts() -> tuple[list[str], list[str]]:
@@ -93,13 +89,7 @@ def ranks_of_parts() -> tuple[list[str], list[str]]:
 @pytest.mark.slow
 def test_two_processes_hold_one_table() -> None:
     """Half of the batch for each process; gradients are of the mean of their losses, that is of the whole batch. float64, 1e-10."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with torch.multiprocessing.Manager() as manager:
-        out = manager.dict()
-        torch.multiprocessing.spawn(_process, args=(port, out), nprocs=2)
-        found = [out[0], out[1]]
+    found = in_two_processes(sharded_tables)
     for name, (rows, grads) in whole().items():
         assert_close(torch.cat([found[0][name][0], found[1][name][0]]), rows, rtol=1e-10, atol=1e-10)
         bounds, factors = found[0][name][2], found[0][name][3]
