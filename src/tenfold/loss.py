@@ -7,6 +7,7 @@ classes of an output? On its last axis where the other axes are those of the tar
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -26,7 +27,7 @@ def tensors_of(output: Any) -> list[Tensor]:
     """
     if isinstance(output, Tensor):
         return [output]
-    if has_logits(output):
+    if _has_logits(output):
         parts = [output["logits"] if isinstance(output, Mapping) else output.logits]
     elif isinstance(output, Mapping):
         parts = list(output.values())
@@ -123,20 +124,16 @@ def distillation_loss(output: Any, teacher: Any, targets: Any, temperature: floa
             values. Without such targets what the model calls "logits" has classes, a single column is a value, and of all else nothing is
             known: both distances are added, as KL alone does not see what all columns share, and squares alone teach classes worse.
     """
-    first, wanted = first_tensor(output), first_tensor(teacher)
-    # in training a model may give more than in eval, as with auxiliary classifiers
-    pairs = [(first, wanted), *zip(tensors_of(output)[1:], tensors_of(teacher)[1:], strict=False)]
-    labels = targets if isinstance(targets, Tensor) else None
+    first, _ = first_tensor(output), first_tensor(teacher)
     loss = first.new_zeros((), dtype=_full(first).dtype)
-    for number, (mine, theirs) in enumerate(pairs):
-        if number == 1 and labels is not None and is_classes(labels):
-            labels = None  # of the first tensor only
-        kind = outputs or kind_of(mine, labels, has_logits(output))
-        loss = loss + _distance(mine, theirs.to(mine.device), labels, temperature, kind).to(loss.device)
+    # in training a model may give more than in eval, as with auxiliary classifiers
+    for mine, theirs in zip(predictions(output, targets), tensors_of(teacher), strict=False):
+        kind = outputs or mine.kind
+        loss = loss + _distance(mine.tensor, theirs.to(mine.tensor.device), mine.labels, temperature, kind).to(loss.device)
     return loss
 
 
-def _distance(output: Tensor, teacher: Tensor, targets: Tensor | None, temperature: float, kind: Outputs | None) -> Tensor:
+def _distance(output: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float, kind: Outputs | None) -> Tensor:
     """Of one tensor, whose kind is None where nothing tells it."""
     if output.shape != teacher.shape:
         raise ValueError(
@@ -147,13 +144,32 @@ def _distance(output: Tensor, teacher: Tensor, targets: Tensor | None, temperatu
     if kind != "classes":
         loss = loss + F.mse_loss(_full(output), _full(teacher))
     if kind != "values":
-        labels = targets if targets is not None and fits(output, targets) else None
         student, wanted = (F.log_softmax(logits_of(one, labels) / temperature, -1) for one in (output, teacher))
         loss = loss + F.kl_div(student, wanted, reduction="batchmean", log_target=True) * temperature**2
     return loss
 
 
-def kind_of(output: Tensor, targets: Tensor | None, is_named: bool) -> Outputs | None:
+@dataclass(frozen=True)
+class Prediction:
+    """One tensor of an output: what it is, None where nothing tells, and the class labels that are its targets, where there are some."""
+
+    tensor: Tensor
+    kind: Outputs | None
+    labels: Tensor | None
+
+
+def predictions(output: Any, targets: Any) -> list[Prediction]:
+    """The tensors of an output, each with what targets and names say of it: labels are of the first one only, values of all."""
+    known = targets if isinstance(targets, Tensor) else None
+    found = []
+    for tensor in tensors_of(output):
+        labels = known if known is not None and fits(tensor, known) else None
+        found.append(Prediction(tensor, _kind(tensor, known, _has_logits(output)), labels))
+        known = None if known is None or is_classes(known) else known
+    return found
+
+
+def _kind(output: Tensor, targets: Tensor | None, is_named: bool) -> Outputs | None:
     """What one tensor of an output is, None where nothing tells. is_named: whether the model calls it logits."""
     if targets is not None and not is_classes(targets):
         return "values"
@@ -170,7 +186,7 @@ def fits(output: Tensor, targets: Tensor) -> bool:
     return is_classes(targets) and tuple(targets.shape) in (shape, shape[:-1], (*shape[:1], *shape[2:]))
 
 
-def has_logits(output: Any) -> bool:
+def _has_logits(output: Any) -> bool:
     """Whether a model calls what it gives logits."""
     return (output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)) is not None
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.decompose import decompose
-from tenfold.loss import first_tensor, fits, has_logits, is_classes, kind_of, logits_of, tensors_of
+from tenfold.loss import first_tensor, logits_of, predictions, tensors_of
 from tenfold.progress import Progress, silent
 from tenfold.ranks.candidates import Candidate, grouped, joint_error
 from tenfold.running import call, probing
@@ -150,22 +150,19 @@ def divergence(reference: Any, output: Any, targets: Any = None) -> float:
         TypeError: there is no tensor of predictions.
         ValueError: the shape of an output depends on the weights, as that of detections does.
     """
-    wanted, got = ([one.double() for one in tensors_of(whole)] for whole in (reference, output))
-    if not wanted:
-        first_tensor(reference)  # says what is needed
-    if (shapes := [tuple(one.shape) for one in wanted]) != (found := [tuple(one.shape) for one in got]):
+    first_tensor(reference)  # says what is needed where there is none
+    wanted, got = predictions(reference, targets), tensors_of(output)
+    if (shapes := [tuple(one.tensor.shape) for one in wanted]) != (found := [tuple(one.shape) for one in got]):
         raise ValueError(
             f"the outputs have the shapes {found} with a layer approximated, and {shapes} without; what an error costs is seen in outputs "
             "of the same shape: wrap the model in a module that returns its predictions before they are selected"
         )
-    labels = targets if isinstance(targets, Tensor) else None
     total = 0.0
-    for before, after in zip(wanted, got, strict=True):
-        if kind_of(before, labels, has_logits(reference)) == "classes":
-            fitting = labels if labels is not None and fits(before, labels) else None
-            p, q = (F.log_softmax(logits_of(one, fitting), -1) for one in (before, after))
+    for one, after in zip(wanted, got, strict=True):
+        before, after = one.tensor.double(), after.double()
+        if one.kind == "classes":
+            p, q = (F.log_softmax(logits_of(scores, one.labels), -1) for scores in (before, after))
             total += float(torch.where(p.exp() > 0, p.exp() * (p - q), 0.0).sum(-1).mean().clamp_min(0))
         else:
             total += float((before - after).square().sum() / before.square().sum().clamp_min(1e-300))
-        labels = None if labels is not None and is_classes(labels) else labels  # of the first tensor only
     return total
