@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.decompose import batched_factors, check_weight, group_tensors
+from tenfold.decompose import batched_factors, check_weight, group_tensors, unbatched_factors
 from tenfold.diagnosis import UNBALANCED, diagnose, weights_of
 from tenfold.recurrent.opened import opened_view
 from tenfold.solvers.epc import Objective, epc
@@ -44,7 +44,7 @@ def correct(model: nn.Module, dense: nn.Module | None = None, *, slack: float = 
             factors = [factor.detach() for factor in better.factors]
         elif one.imbalance > UNBALANCED:
             network, batched = batched_factors(weight, torch.float64)
-            factors = _unbatched(weight, rebalance(network, [factor.detach() for factor in batched]))
+            factors = unbatched_factors(weight.network, weight.fold, rebalance(network, [factor.detach() for factor in batched]))
         else:
             continue
         with torch.no_grad():
@@ -85,15 +85,9 @@ def corrected(
     batched = [factor.detach() for factor in batched]
     found = epc(target, network, batched, slack=slack, delta=delta, objective=objective, sweeps=sweeps).factors
     like = weight.factors[0]
-    made = FactorizedWeight(weight.network, fold, _unbatched(weight, found), device=like.device, dtype=like.dtype).train(weight.training)
+    made = FactorizedWeight(
+        weight.network, fold, unbatched_factors(weight.network, fold, found), device=like.device, dtype=like.dtype
+    ).train(weight.training)
     for new, old in zip(made.factors, weight.factors, strict=True):
         new.requires_grad_(old.requires_grad)
     return made
-
-
-def _unbatched(weight: FactorizedWeight, factors: list[Tensor]) -> list[Tensor]:
-    """Factors with the groups where the weight has them, from such with one entry for each group in front."""
-    if weight.fold.groups == 1:
-        return [factor[0] for factor in factors]
-    axes = [indices.index("g") for indices in weight.network.factors]
-    return [factor.movedim(0, axis) for factor, axis in zip(factors, axes, strict=True)]

@@ -112,9 +112,7 @@ def decompose(
         if (metric := whitenings[number]) is not None:
             factors = metric.unwhiten(fold, single, factors, tensor, roots[number], is_refitted=fit_steps == 0)
         error = _error(weight.detach().double(), fold, rebuild(single, factors))
-        if fold.groups == 1:
-            factors = [factor[0] for factor in factors]
-        factorized = FactorizedWeight(network, fold, factors, device=weight.device, dtype=weight.dtype)
+        factorized = FactorizedWeight(network, fold, unbatched_factors(network, fold, factors), device=weight.device, dtype=weight.dtype)
         results.append(Decomposition(factorized, error, _select(solution, part)))
     return results
 
@@ -155,3 +153,10 @@ def batched_factors(weight: FactorizedWeight, dtype: torch.dtype | None = None) 
         return weight.network, [factor[None] for factor in factors]
     axes = [indices.index("g") for indices in weight.network.factors]
     return without_groups(weight.network), [factor.movedim(axis, 0) for factor, axis in zip(factors, axes, strict=True)]
+
+
+def unbatched_factors(network: Network, fold: Fold, factors: Sequence[Tensor]) -> list[Tensor]:
+    """Factors of a network, from factors with one entry for each group in front: the reverse of `batched_factors`."""
+    if fold.groups == 1:
+        return [factor[0] for factor in factors]
+    return [factor.movedim(0, indices.index("g")) for factor, indices in zip(factors, network.factors, strict=True)]
