@@ -11,7 +11,7 @@ from tenfold.batches import as_batch, batches
 from tenfold.moments import InputMoments as InputMoments
 from tenfold.moments import NotFinite, batch_norms
 from tenfold.progress import Progress, silent
-from tenfold.running import batch_size, call, probing
+from tenfold.running import batch_size, call, first_samples, probing
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found
 
@@ -231,12 +231,4 @@ def calibration_batch(data: Any, size: int = BATCH_SIZE) -> Any:
 def calibration_pair(data: Any, size: int = BATCH_SIZE) -> tuple[Any, Any]:
     """(inputs, targets) of that batch; targets are None where the data have none."""
     inputs, targets = next(iter(batches(data, size, shuffle=True, generator=torch.Generator().manual_seed(0))))
-    return _first(inputs, size), _first(targets, size)
-
-
-def _first(value: Any, size: int) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _first(one, size) for name, one in value.items()}
-    if isinstance(value, tuple | list):
-        return tuple(_first(one, size) for one in value)
-    return value[:size] if isinstance(value, Tensor) and value.dim() else value
+    return first_samples(inputs, size), first_samples(targets, size)

@@ -1,5 +1,6 @@
 """Evaluate: how good a model is on data."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,8 @@ def evaluate(
     show = progress or silent
     total = (known_n_batches(data, batch_size) or 0) if progress else 0  # a stream is not read once more for a count
     sums = _Sums(loss)
-    with torch.no_grad(), eval_mode(model), unchanged_buffers(model), unchanged_buffers(model if reference is None else reference):
+    kept = contextlib.nullcontext() if reference is None else unchanged_buffers(reference)
+    with torch.no_grad(), eval_mode(model), unchanged_buffers(model), kept:
         for number, (inputs, targets) in enumerate(batches(data, batch_size), 1):
             if not isinstance(targets, Tensor) and (loss is None or targets is None):
                 raise ValueError(
