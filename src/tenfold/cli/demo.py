@@ -49,14 +49,20 @@ def demo(
             job = Job(network, out, test, train, inputs, common.seed, steps)
             made = job.run(job.plan("auto", BUDGET, None), train, Training(epochs=5, batch_size=64), "tenfold demo")
             small = tenfold.load(out / "model.safetensors", digits_network)
+            refused: dict[str, str] = {}
             for number, (name, to) in enumerate(EXPORTS.items()):
                 steps.named("")("export", number, len(EXPORTS))
-                write_export(small, to, inputs, out / name)
+                try:
+                    write_export(small, to, inputs, out / name)
+                except (ImportError, RuntimeError) as error:  # packages that are absent, or too new for this torch: the rest is good
+                    refused[name] = str(error)
             steps("export", len(EXPORTS), len(EXPORTS))
     seconds = round(time.monotonic() - start, 1)
-    files = {**made.data["files"], **{name: str(out / name) for name in ("original.safetensors", *EXPORTS)}}
+    files = {**made.data["files"], **{name: str(out / name) for name in ("original.safetensors", *EXPORTS) if name not in refused}}
     lines = (
+        *(f"There is no {name}: {reason}" for name, reason in refused.items()),
         f"The compressed network, its exports and the report are in {out} ({seconds} s). Look at {out / 'report.html'}, then for instance:",
         f"  tenfold inspect tenfold.demo:digits_network --weights {out / 'model.safetensors'} --input-shape 1,8,8",
     )
-    return dataclasses.replace(made, data={**made.data, "files": files, "seconds": seconds}, shown=(*made.shown[:-1], *lines))
+    data = {**made.data, "files": files, "not_written": refused, "seconds": seconds}
+    return dataclasses.replace(made, data=data, shown=(*made.shown[:-1], *lines))
