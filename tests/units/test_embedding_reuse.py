@@ -76,7 +76,10 @@ def test_bags_are_torchs(mode: str, padding_idx: int | None, format: Any, small:
     dense = layer.to_dense()
     ids = torch.cat([torch.tensor([4, 4, 7, 7, 4]), some_ids(55, 29)])
     ends = torch.tensor([0, 2, 2, 5, 30, 31, 31] + ([60] if last else []))
-    for inputs in ((ids, ends), (ids.to(torch.int32), ends.to(torch.int32)), (ids.reshape(12, 5),), (ids[:0], ends[:1] * 0)):
+    cases = [(ids, ends), (ids.to(torch.int32), ends.to(torch.int32)), (ids[:0], ends[:1] * 0)]
+    if not last or torch.__version__ >= "2.7":  # torch 2.6 counts one bag too few there
+        cases.append((ids.reshape(12, 5),))
+    for inputs in cases:
         mine, other = layer(*inputs), dense(*inputs)
         assert_close(mine, other, rtol=1e-12, atol=1e-12)
         flow = torch.randn_like(mine)

@@ -115,6 +115,7 @@ def test_program_with_several_inputs_and_outputs(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["reader.pt2"]
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 exports no model with compiled parts")
 def test_program_of_a_model_with_a_compiled_part() -> None:
     net: Any = small_net()
     x = torch.randn(2, 3, 9, 9)
