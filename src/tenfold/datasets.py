@@ -13,12 +13,11 @@ from tenfold.batches import batches
 from tenfold.data.pillow import image_module
 from tenfold.evaluate import evaluate
 from tenfold.messages import one_line
-from tenfold.running import call, eval_mode
+from tenfold.running import EXAMPLES, call, eval_mode
 from tenfold.sources import call_function, read_function
 
 DATA_FORMS = "file.py:function, package.module:function, an .npz file with images and labels, or a folder with one folder of images a class"
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-EXAMPLES = 32  # samples of an example input: as many as a report times at once
 NORMALIZATIONS = {"imagenet": "0.485,0.456,0.406/0.229,0.224,0.225"}
 
 

@@ -19,6 +19,7 @@ from tenfold.ranks.latency import LATENCIES, timed_plan
 from tenfold.ranks.latency import Latency as Latency
 from tenfold.ranks.offers import Offers, find_candidates, plan_of_rows, row_of
 from tenfold.recurrent.opened import opened_view
+from tenfold.running import EXAMPLES
 from tenfold.selection import Choice, Filter, Formats, select
 from tenfold.survey import Found, survey
 from tenfold.trace import trace
@@ -136,8 +137,8 @@ def explicit_plan(model: nn.Module, format: Formats, *, seed: int = 0) -> Plan:
 
 
 def example_of(inputs: Any, calibration: Any) -> Any:
-    """The inputs given, else a batch of the calibration data; None where there is neither."""
-    return calibration_batch(calibration) if inputs is None and calibration is not None else inputs
+    """The inputs given, else a few of the calibration data; None where there is neither."""
+    return calibration_batch(calibration, EXAMPLES) if inputs is None and calibration is not None else inputs
 
 
 def _check(found: Sequence[Found], layers: Sequence[Found], chosen: Mapping[str, Sequence[Choice]], goal: Budget | None) -> None:

@@ -11,6 +11,8 @@ from torch.nn.parameter import is_lazy
 
 from tenfold.wrappers import is_compiled
 
+EXAMPLES = 32  # samples of an example input; plans and reports time layers on so many
+
 
 def call(model: nn.Module, inputs: Any) -> Any:
     """The model's output for a tensor, a tuple or list of arguments or a mapping of keyword arguments."""

@@ -13,6 +13,7 @@ from tenfold.plan import offers_for
 from tenfold.ranks import latency
 from tenfold.ranks.candidates import Candidate
 from tenfold.ranks.latency import measured_speedups
+from tenfold.running import EXAMPLES
 
 
 class Network(nn.Module):
@@ -144,6 +145,14 @@ def test_times_are_those_of_the_layers_on_their_inputs():
     assert [name for name, _ in found] == ["1"]
     assert min(found.values()) > 3  # 384 times fewer FLOP
     assert torch.equal(random_state, torch.get_rng_state()) and not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_layers_are_timed_on_as_many_calibration_samples_as_reports_time(monkeypatch: pytest.MonkeyPatch):
+    batches: list[int] = []
+    monkeypatch.setattr(timing, "race", lambda *args, race=timing.race: batches.append(args[2]) or race(*args))
+    data = torch.utils.data.TensorDataset(torch.randn(80, 16, 10, 10))
+    tenfold.plan(Network(), {"first": SVD(rank=2)}, calibration=data, latency="measured")
+    assert set(batches) == {EXAMPLES}
 
 
 def test_layers_that_do_the_same_are_timed_once(monkeypatch: pytest.MonkeyPatch):

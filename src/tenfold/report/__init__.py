@@ -22,7 +22,7 @@ from tenfold.loss import Loss
 from tenfold.plan import Plan
 from tenfold.progress import Progress, silent
 from tenfold.recurrent.opened import opened_view
-from tenfold.report.costs import LARGE_BATCH, Costs, measure_costs
+from tenfold.report.costs import Costs, measure_costs
 from tenfold.report.data import Curve
 from tenfold.report.data import Report as Report
 from tenfold.report.environment import environment
@@ -30,6 +30,7 @@ from tenfold.report.layers import LayerRow as LayerRow
 from tenfold.report.layers import Spectrum, other_parameters, row_of, spectrum_of
 from tenfold.report.page import page
 from tenfold.report.pairs import Pair, pair_layers
+from tenfold.running import EXAMPLES
 from tenfold.sizes import size_of
 from tenfold.wrappers import unwrapped
 
@@ -76,7 +77,7 @@ def report(
     if isinstance(data, Iterator):
         data = list(data)  # it is read more than once
     if inputs is None and data is not None:
-        inputs = next(iter(batches(data, LARGE_BATCH)))[0]
+        inputs = next(iter(batches(data, EXAMPLES)))[0]
     views = opened_view(model), opened_view(small)  # layer by layer, the maps of recurrent layers count one by one
     pairs = pair_layers(*views)
     sizes = size_of(model), size_of(small)

@@ -11,12 +11,10 @@ from tenfold.flops import model_flops
 from tenfold.layers.base import FactorizedLayer
 from tenfold.progress import Progress
 from tenfold.report.pairs import Pair
-from tenfold.running import batch_size, first_samples
+from tenfold.running import EXAMPLES, batch_size, first_samples
 from tenfold.survey import survey
 from tenfold.timing import LayerRun, Race, race_models, run_layers
 from tenfold.trace import trace
-
-LARGE_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,11 @@ def measure_costs(
     latency: bool,
     progress: Progress,
 ) -> Costs:
-    """FLOP, and where `latency` is set times, on the first sample of the inputs and on up to LARGE_BATCH of them.
+    """FLOP, and where `latency` is set times, on the first sample of the inputs and on up to EXAMPLES of them.
 
     `views` are the two models as the layers of the pairs stand in them.
     """
-    large = max(1, min(LARGE_BATCH, batch_size(inputs)))
+    large = max(1, min(EXAMPLES, batch_size(inputs)))
     sizes = tuple(dict.fromkeys((1, large))) if latency else (large,)
     samples = first_samples(inputs, large)
     progress("counting FLOP", 0, 1)
