@@ -139,13 +139,14 @@ def test_backward_through_a_kernel_that_is_a_strided_view() -> None:
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
 @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"padding": 1}, {"padding": "same"}, {"groups": 2}, {"bias": False}], ids=str)
-@pytest.mark.parametrize("format", [SVD(rank=5), SVD(rank=12), CP(rank=5), Tucker(rank=5)], ids=str)
+@pytest.mark.parametrize("format", [SVD(rank=5), SVD(rank=12), CP(rank=5), CP(rank=12), Tucker(rank=5), Tucker(rank=12)], ids=str)
 @pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("batch", [3, 17])
 def test_eval_takes_either_memory_layout_and_keeps_it(
-    kernel: int, format: Format, options: dict[str, Any], memory: torch.memory_format
+    batch: int, kernel: int, format: Format, options: dict[str, Any], memory: torch.memory_format
 ) -> None:
     layer = tnn.Conv2d(24, 36, kernel, format=format, **options).eval()
-    x = torch.randn(3, 24, 7, 6).contiguous(memory_format=memory)
+    x = torch.randn(batch, 24, 7, 6).contiguous(memory_format=memory)
     before = x.clone()
     with torch.no_grad():
         y, expected = layer(x), layer.to_dense()(x)
@@ -156,11 +157,11 @@ def test_eval_takes_either_memory_layout_and_keeps_it(
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last], ids=["first", "last"])
 def test_states_that_are_too_large_are_made_in_parts(monkeypatch: pytest.MonkeyPatch, memory: torch.memory_format) -> None:
     """Five images, two at a time."""
-    layer, x = tnn.Conv2d(24, 36, 3, stride=2, format=Tucker(rank=6)).eval(), torch.randn(5, 24, 7, 6).contiguous(memory_format=memory)
+    layer, x = tnn.Conv2d(24, 36, 3, stride=2, format=Tucker(rank=12)).eval(), torch.randn(5, 24, 7, 6).contiguous(memory_format=memory)
     with torch.no_grad():
         whole = layer(x)
         monkeypatch.setattr(convolve_run, "FRESH_BYTES", 0)
-        monkeypatch.setattr(convolve_run, "TILE_BYTES", 2 * 4 * 6 * 7 * 6)
+        monkeypatch.setattr(convolve_run, "TILE_BYTES", 2 * 4 * 12 * 7 * 6)
         sizes: list[int] = []
         part = convolve_run._part
         monkeypatch.setattr(

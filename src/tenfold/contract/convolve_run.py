@@ -9,7 +9,8 @@ from torch import Tensor
 
 from tenfold.contract.steps import ContractionPlan
 
-MOVED_BATCH = 5  # images; smaller batches lose more by being laid out anew than they gain
+FEWEST_CHANNELS = 12  # matrix products with fewer rows or columns take up to five times as long as torch's convolutions
+MOVED_BATCH = 16  # images; smaller batches lose more by being laid out anew than they gain
 FRESH_BYTES, TILE_BYTES = 32 << 20, 8 << 20  # what malloc never keeps for the next time; and of parts that it does
 Spatial: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -40,7 +41,8 @@ def convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spati
 
 
 def _is_multiplied(plan: ContractionPlan, like: Tensor) -> bool:
-    return plan.is_cached and like.device.type == "cpu" and plan.is_plain
+    """Whether products pay: not for the few images of the smallest plans, for which convolutions of a kernel of one value are faster."""
+    return plan.is_cached and plan.batch > 1 and plan.is_plain and plan.narrowest >= FEWEST_CHANNELS and like.device.type == "cpu"
 
 
 def _multiplied(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:
@@ -93,8 +95,13 @@ def _product(x: Tensor, weight: Tensor, is_last: bool) -> Tensor:
 
 
 def _is_moved(plan: ContractionPlan, x: Tensor) -> bool:
-    """Whether images are laid out channels last for the steps, and back: only depthwise steps gain more by it than that costs."""
-    if x.dim() != 4 or x.device.type != "cpu" or torch.compiler.is_compiling() or x.shape[0] < MOVED_BATCH or not x.is_contiguous():
+    """Whether images are laid out channels last for the steps, and back: only depthwise steps gain more by it than that costs.
+
+    In eval they do where `_multiplied` cannot be used for the order of the channels, and not where it is slower.
+    """
+    if x.dim() != 4 or x.device.type != "cpu" or torch.compiler.is_compiling() or (plan.is_cached and plan.is_plain):
+        return False
+    if x.shape[0] < MOVED_BATCH or not x.is_contiguous():
         return False
     return any(step.kind == "convolve" and step.n_shared > 1 and step.n_shared == step.group.shape[0] for step in plan.steps)
 

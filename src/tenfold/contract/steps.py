@@ -152,6 +152,11 @@ class ContractionPlan:
         is_ordered = all(step.perm is None and step.n_passing == 1 for step in self.steps) and self.out_perm is None
         return is_ordered and all(step.n_shared == 1 for step in self.steps if step.kind == "linear")
 
+    @cached_property
+    def narrowest(self) -> int:
+        """The fewest channels that a pointwise step of a convolution reads or writes; 0 where there is none."""
+        return min((min(step.group.shape[:2]) for step in self.steps if step.kind == "linear"), default=0)
+
     @property
     def seconds(self) -> float:
         """Predicted time for a batch. Kept as a whole number, since Dynamo of torch 2.6 cannot take a plan with a float for a constant."""
