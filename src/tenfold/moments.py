@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from tenfold.patches import is_transposed, patch_size, patches
 from tenfold.running import first_argument
+from tenfold.solvers.diagonal_whitening import DiagonalWhitening
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found
 from tenfold.uses import Uses
 from tenfold.wrappers import clean_name
 
-SIZE_LIMIT = 4608  # values in a patch above which no moment is kept: 4608^2 doubles are 170 MB
+SIZE_LIMIT = 4608  # values in a patch above which only the diagonal of the moment is kept: 4608^2 doubles are 170 MB
 
 
 class NotFinite(ValueError):
@@ -30,6 +31,7 @@ class InputMoments:
 
     def __init__(self, model: nn.Module, layers: Sequence[Found]) -> None:
         self._layers = [one for one in layers if is_calibrated(one)]
+        self._diagonal = {one.name for one in self._layers if not has_whole_moment(one)}
         self._norms = batch_norms(model)
         self._sums: dict[str, Sums] = {}
         self._biased = {one.name for one in self._layers if getattr(one.module, "bias", None) is not None}
@@ -54,7 +56,7 @@ class InputMoments:
         def accumulate(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             rows = finite_rows(name, module, (*arguments, *keywords.values()))
             if rows is not None:
-                self._sums.setdefault(name, Sums()).add(rows, rows)
+                self._sums.setdefault(name, Sums(name in self._diagonal)).add(rows, rows)
 
         return accumulate
 
@@ -74,30 +76,31 @@ class InputMoments:
         transposed = {
             one.name for one in self._layers if is_transposed(one.module)
         }  # the means of their outputs differ from place to place
-        return {
-            name: Whitening(sums.moment) if name in transposed else Whitening(sums.moment, sums.means[0], name in free)
-            for name, sums in self._sums.items()
-        }
+        result = {}
+        for name, sums in self._sums.items():
+            kind = DiagonalWhitening if name in self._diagonal else Whitening
+            result[name] = kind(sums.moment) if name in transposed else kind(sums.moment, sums.means[0], name in free)
+        return result
 
 
 class Sums:
-    """Running sums over pairs of rows (groups, rows, n): the mean of x y' and the means of x and of y."""
+    """Running sums over pairs of rows (groups, rows, n): the mean of x y', or its diagonal, and the means of x and of y."""
 
-    def __init__(self) -> None:
-        self._count = 0
+    def __init__(self, is_diagonal: bool = False) -> None:
+        self._is_diagonal, self._count = is_diagonal, 0
         self._product: Any = 0.0
         self._sums: Any = (0.0, 0.0)
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Counts rows in; both have as many."""
-        self._product = self._product + (x.mT @ y).double()
+        self._product = self._product + ((x * y).sum(1, dtype=torch.float64) if self._is_diagonal else (x.mT @ y).double())
         first = x.sum(1, dtype=torch.float64)
         self._sums = (self._sums[0] + first, self._sums[1] + (first if y is x else y.sum(1, dtype=torch.float64)))
         self._count += x.shape[1]
 
     @property
     def moment(self) -> Tensor:
-        """(groups, n, n)."""
+        """(groups, n, n), or (groups, n)."""
         return self._product / self._count
 
     @property
@@ -107,8 +110,13 @@ class Sums:
 
 
 def is_calibrated(one: Found) -> bool:
-    """Whether a second moment of a layer's inputs makes sense and is not too large."""
-    return one.layer is not None and 0 < patch_size(one.module) <= SIZE_LIMIT
+    """Whether a second moment of a layer's inputs makes sense."""
+    return one.layer is not None and patch_size(one.module) > 0
+
+
+def has_whole_moment(one: Found) -> bool:
+    """Whether the whole second moment of a layer's inputs is kept, and not its diagonal alone."""
+    return is_calibrated(one) and patch_size(one.module) <= SIZE_LIMIT
 
 
 def batch_norms(model: nn.Module) -> dict[str, Any]:

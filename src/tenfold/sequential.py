@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.calibrate import MatchedNorms, Reached, inputs_of, run_on
-from tenfold.moments import Sums, finite_rows, is_calibrated
+from tenfold.moments import Sums, finite_rows, has_whole_moment
 from tenfold.patches import is_transposed
 from tenfold.progress import Progress
 from tenfold.running import probing
@@ -146,7 +146,7 @@ def paired_goals(
         modules: those of the model that is compressed in part, by name.
         moments: of the inputs in the dense model; they know whether the mean of a layer's outputs is free.
     """
-    usable = [one for one in stage if is_calibrated(one) and not is_transposed(one.module) and one.name in order]
+    usable = [one for one in stage if has_whole_moment(one) and not is_transposed(one.module) and one.name in order]
     goals = {one.name: Goal.of_dense(one, moments.get(one.name)) for one in stage}
     if not usable:
         return goals

@@ -50,7 +50,8 @@ class Whitening:
         """S with DAMPING of its mean eigenvalue added; S of zero (inputs that never vary) becomes the identity."""
         mean = self.metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
         eye = torch.eye(self.moment.shape[-1], dtype=self.moment.dtype, device=self.moment.device)
-        return self.metric + torch.where(mean > 0, DAMPING * mean, 1.0) * eye
+        result = self.metric + torch.where(mean > 0, DAMPING * mean, 1.0) * eye
+        return result.reshape(-1, *result.shape[-2:])
 
     def error(self, weight: Tensor, other: Tensor) -> Tensor:
         """||(W - W~) S^(1/2)||^2 / ||W S^(1/2)||^2 for (groups, out, in x kernel) matrices, over all groups."""
@@ -100,16 +101,16 @@ class Whitening:
         if fold.axis("i").padding:
             return []
         if carriers[0] is not None and (carriers[0] == carriers[1] or not kernel):
-            return [_root((*inputs, *kernel), carriers[0], self.damped.reshape(-1, *self.damped.shape[-2:]))]
+            return [self._root((*inputs, *kernel), carriers[0], self.damped)]
         parts = zip((inputs, kernel), carriers, self._kronecker(fold), strict=True)
-        return [_root(modes, carrier, part) for modes, carrier, part in parts if carrier is not None]
+        return [self._root(modes, carrier, part) for modes, carrier, part in parts if carrier is not None]
 
     def left_over(self, fold: Fold, roots: Sequence["Root"]) -> Tensor | None:
         """What the roots leave of S: the metric (groups, in x kernel, in x kernel) of the whitened tensor, None for the identity."""
         modes = (*fold.role("i"), *fold.role("k"))
         if any(root.modes == modes for root in roots):
             return None
-        result = self.damped.reshape(-1, *self.damped.shape[-2:])
+        result = self.damped
         sizes = [fold.sizes[mode] for mode in modes]
         for root in roots:
             for _ in range(2):  # from the right, and from the left
@@ -147,7 +148,7 @@ class Whitening:
         z = rebuild(Network.of(rest, (*inner, *ranks), network.sizes), [f for k, f in enumerate(factors) if k != number])
         z = z.flatten(1, len(inner)).flatten(2)
         w = self.matrices(fold, tensor)
-        sz = self.damped.reshape(-1, *self.moment.shape[-2:]) @ z
+        sz = self._times(z)
         gram = z.mT @ sz
         eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         ridge = 1e-9 * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
@@ -156,6 +157,15 @@ class Whitening:
         shaped = new.reshape(-1, *(network.sizes[i] for i in have))
         factors[number] = shaped.permute(0, *(have.index(i) + 1 for i in network.factors[number])).contiguous()
         return factors
+
+    def _times(self, tensor: Tensor) -> Tensor:
+        """S times (groups, in x kernel, n)."""
+        return self.damped @ tensor
+
+    def _root(self, modes: tuple[str, ...], carrier: int, part: Tensor) -> "Root":
+        values, vectors = torch.linalg.eigh(part)
+        values = values.clamp_min(1e-8 * values[..., -1:].clamp_min(1e-300)).sqrt()
+        return Root(modes, carrier, (vectors * values[..., None, :]) @ vectors.mT, (vectors / values[..., None, :]) @ vectors.mT)
 
 
 def output_mean(weight: Tensor, mean: Tensor) -> Tensor:
@@ -171,7 +181,7 @@ def _carrier(fold: Fold, network: Network, role: str) -> int | None:
 
 @dataclass(frozen=True)
 class Root:
-    """A symmetric square root and its inverse, (groups, n, n), of the modes that one factor carries."""
+    """A symmetric square root and its inverse, (groups, n, n), or their diagonals (groups, n), of the modes that one factor carries."""
 
     modes: tuple[str, ...]
     carrier: int
@@ -179,15 +189,10 @@ class Root:
     inverse: Tensor
 
 
-def _root(modes: tuple[str, ...], carrier: int, matrix: Tensor) -> Root:
-    values, vectors = torch.linalg.eigh(matrix)
-    values = values.clamp_min(1e-8 * values[..., -1:].clamp_min(1e-300)).sqrt()
-    return Root(modes, carrier, (vectors * values[..., None, :]) @ vectors.mT, (vectors / values[..., None, :]) @ vectors.mT)
-
-
 def _multiply_modes(tensor: Tensor, names: Sequence[str], modes: Sequence[str], matrix: Tensor) -> Tensor:
-    """A (groups, *names) tensor times a (groups, n, n) symmetric matrix along `modes`, taken together."""
+    """A (groups, *names) tensor times a (groups, n, n) symmetric matrix, or a diagonal (groups, n), along `modes`, taken together."""
     order = [i for i in names if i not in modes] + list(modes)
     moved = tensor.permute(0, *(list(names).index(i) + 1 for i in order))
-    flat = moved.reshape(moved.shape[0], -1, matrix.shape[-1]) @ matrix
+    flat = moved.reshape(moved.shape[0], -1, matrix.shape[-1])
+    flat = flat @ matrix if matrix.dim() == 3 else flat * matrix[:, None]
     return flat.reshape(moved.shape).permute(0, *(order.index(i) + 1 for i in names)).contiguous()
