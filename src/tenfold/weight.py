@@ -62,6 +62,7 @@ class FactorizedWeight(nn.Module):
         _ = network.terms, network.term_slices  # Dynamo cannot enter the lock of a cached property that was never read
         self.fold, self._is_padded = fold.plain, any(axis.padding for axis in fold.axes)
         self.factors = nn.ParameterList(nn.Parameter(factor.to(device=device, dtype=dtype).contiguous()) for factor in factors)
+        self._factor_names = [str(number) for number in range(len(factors))]
         self._prepared = Kept()
         self.is_rebuilt = False  # in training: multiply with `dense()`, built anew in every call, instead of with the factors
 
@@ -251,7 +252,7 @@ class FactorizedWeight(nn.Module):
 
     def is_kept(self) -> bool:
         """Whether contractions of factors alone are kept between calls: in eval, without gradients, outside of tracing."""
-        return not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        return not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
 
     def _ready(self, key: tuple[Any, ...], plan_of: Callable[[int], ContractionPlan]) -> list[tuple[ContractionPlan, list[Tensor]]]:
         """For each term its plan, and the tensors that the steps of that need; the key ends with their dtype."""
@@ -271,7 +272,7 @@ class FactorizedWeight(nn.Module):
     def _values(self) -> list[Tensor]:
         """The factors; a plain `ParameterList` is slow to iterate over, and its dictionary lacks those that are parametrised."""
         values: Any = self.factors._parameters
-        is_plain = type(self.factors) is nn.ParameterList and len(values) == len(self.network.factors)
+        is_plain = type(self.factors) is nn.ParameterList and [*values] == self._factor_names  # pruning renames what it masks
         return list(values.values() if is_plain else self.factors)
 
     def train(self, mode: bool = True) -> Self:

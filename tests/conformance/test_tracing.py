@@ -54,7 +54,12 @@ def test_jit_trace(subject: Subject, kind: type[FactorizedLayer]) -> None:
     layer = case.layer().eval()
     (x,) = case.inputs
     with torch.no_grad():
-        traced = torch.jit.trace(layer, x, check_trace=False)
+        layer(x)  # what eval keeps must not become a constant
+        traced: Any = torch.jit.trace(layer, x, check_trace=False)
+        assert len(list(traced.parameters())) == len(list(layer.parameters()))
+        before = traced(x).clone()
+        next(traced.factorized.parameters()).mul_(2)  # it shares the layer's factors
+        assert not torch.equal(traced(x), before)
         for batch in (x, x[:2], torch.cat([x] * 3)):
             assert_close(traced(batch), layer(batch))
 
