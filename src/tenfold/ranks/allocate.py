@@ -39,10 +39,13 @@ def allocate(layers: Sequence[Sequence[Option]], totals: Mapping[str, float], fi
     for name, limit in limits.items():
         least = sum(min(option.costs[name] for option in options) for options in layers)
         if least > limit:
-            reachable = (least + fixed[name]) / max(totals[name], 1)
+            reachable = _up((least + fixed[name]) / max(totals[name], 1))
+            advice = "ask for at least that, allow more layers, or choose another format"
+            if name == "flops" and reachable >= 1:  # the layers have candidates, and all of them run as the dense weight
+                advice = "layers so small run with their weight rebuilt: give a budget of params or bytes, or allow larger layers"
             raise ValueError(
                 f"the budget asks to keep {name}={budget.limits[name]:.4g}, but the smallest reachable here is "
-                f"{name}={_up(reachable):.4g}; ask for at least that, allow more layers, or choose another format"
+                f"{name}={reachable:.4g}; {advice}"
             )
     useful = [_useful(options, list(limits)) for options in layers]
     layers = [[options[k] for k in numbers] for options, numbers in zip(layers, useful, strict=True)]

@@ -73,7 +73,10 @@ class Bisection:
             low, high = (low, place) if trial is not None and trial.is_inside else (place, high)
         self.progress("search", self.tunings, self.tunings)
         if self.unreachable is not None and not any(self.trials.values()):
-            raise self.unreachable
+            hint = "; or search for the fewest parameters: add smallest=params" if self.goal.smallest == "flops" else ""
+            raise ValueError(
+                f"no plan for {self.goal} keeps less of the {self.goal.smallest}: {self.unreachable}{hint}"
+            ) from self.unreachable
         return self._result()
 
     def _promising(self, low: int, high: int) -> int:
