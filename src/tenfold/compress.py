@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from tenfold.calibrate import calibration_batch, input_moments, reestimate_norms, rereadable
 from tenfold.decompose import Decomposition, check_weight, decompose
@@ -42,7 +43,7 @@ def compress(
 ) -> nn.Module:
     """A new model with the layers of the plan factorised, on the same device and in the same dtype; the old one is untouched.
 
-    What else belongs to a layer goes on to its factors: training mode, hooks, and whether its weight is trained.
+    What else belongs to a layer goes on to its factors: training mode, forward and backward hooks, and whether its weight is trained.
 
     Args:
         plan: from `tenfold.plan` or a file; or a format, or a mapping from names, patterns or layer types to formats, with ranks.
@@ -129,7 +130,8 @@ def _sharing(model: nn.Module) -> nn.Module | None:
 
 def _check_reached(layers: Sequence[Found], moments: Mapping[str, Whitening]) -> None:
     """Warns about layers that no calibration input reached; raises ValueError where that is all of them."""
-    usable = [one.name for one in layers if is_calibrated(one)]
+    # attention reads the weight of its out_proj and never calls it: no data can reach that
+    usable = [one.name for one in layers if is_calibrated(one) and not isinstance(one.module, NonDynamicallyQuantizableLinear)]
     missed = [name for name in usable if name not in moments]
     if not missed:
         return

@@ -371,6 +371,24 @@ def test_calibration_that_reaches_no_layer():
         compress(Model(), {"unused": SVD(rank=2)}, calibration=torch.randn(10, 8))
 
 
+def test_layers_that_attention_reads_ask_nothing_of_the_data(recwarn: pytest.WarningsRecorder):
+    """Nothing ever calls out_proj, so that no data could reach it."""
+
+    class Attentive(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.MultiheadAttention(16, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x, x, x)[0]
+
+    model, x = Attentive().eval(), torch.randn(4, 5, 16)
+    small = compress(model, {"a.out_proj": SVD(rank=15)}, calibration=x)
+    assert not [one for one in recwarn if "never reach" in str(one.message)]
+    with torch.no_grad():
+        assert (small(x) - model(x)).norm() < 0.3 * model(x).norm()
+
+
 def test_activations_that_are_not_a_number():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[0].bias.data[0] = float("nan")

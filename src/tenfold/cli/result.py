@@ -34,7 +34,7 @@ def result_tables(report: Report) -> tuple[RenderableType, ...]:
     before, after = report.size_before, report.size_after
     rows = [
         ("parameters", f"{before.parameters:,}", f"{after.parameters:,}", share(after.parameters, before.parameters)),
-        ("bytes", f"{before.size_bytes:,}", f"{after.size_bytes:,}", share(after.size_bytes, before.size_bytes)),
+        ("bytes with buffers", f"{before.size_bytes:,}", f"{after.size_bytes:,}", share(after.size_bytes, before.size_bytes)),
     ]
     if report.flops_before is not None:
         rows.append(
