@@ -54,30 +54,34 @@ class Race:
 
 
 def race(dense: Callable[[], Any], small: Callable[[], Any], batch: int, device: torch.device, seconds: float) -> Race:
-    """The times of two functions, called in turns after two calls to warm up each."""
+    """The times of two functions, called in turns after two calls to warm up each.
+
+    With one thread on a CPU they are those for which the thread ran: other programs that share its core change little in them.
+    """
     sync: Callable[[], None] = getattr(getattr(torch, device.type, None), "synchronize", lambda: None)
+    clock = time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     for function in (dense, small):
         function()
-    estimates = [_seconds(function, 1, sync) for function in (dense, small)]
+    estimates = [_seconds(function, 1, sync, clock) for function in (dense, small)]
     repeats = [max(1, min(100, round(CALL_SECONDS / max(estimate, 1e-7)))) for estimate in estimates]
     turn = sum(estimate * repeat for estimate, repeat in zip(estimates, repeats, strict=True))
     n_runs = max(FEWEST_RUNS, min(MOST_RUNS, int(seconds / max(turn, 1e-6))))
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(n_runs):
         for which in (0, 1) if number % 2 else (1, 0):
-            times[which].append(_seconds((dense, small)[which], repeats[which], sync) * 1e3)
+            times[which].append(_seconds((dense, small)[which], repeats[which], sync, clock) * 1e3)
     low, _, high = statistics.quantiles([a / b for a, b in zip(*times, strict=True)], n=4)
     medians = [statistics.median(values) for values in times]
     return Race(batch, n_runs, medians[0], min(times[0]), medians[1], min(times[1]), medians[0] / medians[1], low, high)
 
 
-def _seconds(function: Callable[[], Any], repeats: int, sync: Callable[[], None]) -> float:
+def _seconds(function: Callable[[], Any], repeats: int, sync: Callable[[], None], clock: Callable[[], float]) -> float:
     sync()
-    start = time.perf_counter()
+    start = clock()
     for _ in range(repeats):
         function()
     sync()
-    return (time.perf_counter() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def race_models(model: nn.Module, small: nn.Module, inputs: Any, batch: int, device: torch.device) -> Race:

@@ -11,7 +11,7 @@ from tenfold.timing import Race, race
 
 def test_race_knows_which_is_slower(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "thread_time", lambda: now[0])
 
     def lasting(seconds: float) -> Callable[[], None]:
         def run() -> None:
@@ -25,6 +25,18 @@ def test_race_knows_which_is_slower(monkeypatch):
     assert one.speedup == pytest.approx(1 / 0.03) and one.noise == pytest.approx(1.0)
     assert race(lasting(1e-3), lasting(2e-3), 1, torch.device("cpu"), 0.02).verdict == "slower"
     assert race(lasting(1e-3), lasting(1.01e-3), 1, torch.device("cpu"), 0.02).verdict == "same"
+
+
+def test_time_that_other_programs_have_is_not_counted():
+    """Tests run with one thread; sleeping is like waiting for a busy core."""
+    work, device = torch.randn(64, 64), torch.device("cpu")
+
+    def held_up() -> None:
+        time.sleep(2e-3)
+        work @ work
+
+    one = race(held_up, lambda: work @ work, 1, device, 0.02)
+    assert one.dense_ms < 1 and one.n_runs >= 7
 
 
 @pytest.mark.parametrize(
