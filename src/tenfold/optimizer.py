@@ -32,7 +32,8 @@ def make_optimizer(
     """The optimiser itself where one is given, else one made for the parameters that require gradients.
 
     Parameters with one axis (biases, norms) get no weight decay. `steps` is the length of the run, for which a rate is chosen; `scales`
-    are parts of the rate that single parameters get (see `stable_scales`).
+    are parts of the rate that the parameters of single modules get (see `stable_scales`): each of these is a group of its own, behind
+    all other parameters and in the order of the model.
 
     Raises:
         ValueError: nothing in the model requires gradients, an optimiser is for other parameters, or `lr` comes with a made optimiser.
@@ -51,8 +52,11 @@ def make_optimizer(
         optimizer, lr = AdamW, lr or LR * min(1.0, steps / FULL_RATE_STEPS)
         weight_decay = WEIGHT_DECAY if weight_decay is None else weight_decay
     groups: list[dict[str, Any]] = []
-    for scale in sorted({(scales or {}).get(p, 1.0) for p in trainable}, reverse=True):
-        same = [p for p in trainable if (scales or {}).get(p, 1.0) == scale]
+    # not by the values of the scales: a resumed run finds others in a model that is half trained, and must find the same groups
+    owners = {p: k for k, module in enumerate(model.modules()) for p in module.parameters(recurse=False) if p in (scales or {})}
+    for owner in dict.fromkeys([None, *(owners.get(p) for p in trainable)]):
+        same = [p for p in trainable if owners.get(p) == owner]
+        scale = 1.0 if owner is None or scales is None else scales[same[0]]
         matrices: dict[str, Any] = {"params": [p for p in same if p.dim() > 1]}
         vectors: dict[str, Any] = {"params": [p for p in same if p.dim() <= 1], "weight_decay": 0.0}
         if weight_decay is not None:

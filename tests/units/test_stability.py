@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+import tenfold
 import tenfold.nn
 from tenfold.diagnosis import diagnose
 from tenfold.finetune import finetune
-from tenfold.formats import CP
+from tenfold.formats import CP, SVD
 from tenfold.layers.conv import Conv2d
 from tenfold.optimizer import make_optimizer
 from tenfold.stability import SensitivityPenalty, stable_scales
@@ -88,6 +89,34 @@ def test_a_resumed_run_keeps_the_start_of_the_penalty_and_the_rates(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         finetune(broken, DATA, checkpoint=file, save_every=2, progress=stop, **settings)
     assert finetune(broken, DATA, checkpoint=file, save_every=2, **settings) == expected
+    assert all(torch.equal(a, b) for a, b in zip(broken.parameters(), whole.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("size", [0.9, 0.5], ids=["in another order", "equal to 1 no more"])
+def test_a_half_trained_model_has_the_same_groups_of_rates(tmp_path, size):
+    def layers() -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+        with torch.no_grad():
+            model[0].weight.mul_(size / 0.9)
+            model[2].weight.mul_(size)
+        return tenfold.compress(model, {"0": SVD(rank=4), "2": SVD(rank=4)})
+
+    x = torch.randn(64, 16, generator=torch.Generator().manual_seed(1))
+    settings = {"epochs": 4, "batch_size": 16, "lr": 0.3, "bound_lr": True}
+    whole, broken = layers(), layers()
+    expected = finetune(whole, (x, torch.arange(64) % 4), **settings)
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == 13:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "run.ckpt"
+    with pytest.raises(KeyboardInterrupt):
+        finetune(broken, (x, torch.arange(64) % 4), checkpoint=file, save_every=1, progress=stop, **settings)
+    before, after = (list(stable_scales(one).values()) for one in (layers(), broken))
+    assert before[0] < before[2] and after[0] > after[2]
+    assert finetune(broken, (x, torch.arange(64) % 4), checkpoint=file, save_every=1, **settings) == expected
     assert all(torch.equal(a, b) for a, b in zip(broken.parameters(), whole.parameters(), strict=True))
 
 
