@@ -95,7 +95,7 @@ def finetune(
             teacher_weight=1 and feature_weight=1 every layer learns by itself, a good first stage.
         sensitivity_weight: of `SensitivityPenalty`, which keeps factors from becoming degenerate; 0.01 is a gentle one.
         bound_lr: divide the rate of each factorised weight by what its factors magnify a step (`stable_scales`): with SGD, the rate
-            of the dense model is then stable.
+            of the dense model is then stable. The optimiser is then given as its class, or not at all.
         rebuild: multiply with the weights rebuilt from their factors, not with the factors: the same result to rounding, and faster
             where kernels are small, as there is one convolution in place of three.
         channels_last: lay images out with their channels last, which makes convolutions on a CPU faster.

@@ -36,7 +36,8 @@ def make_optimizer(
     all other parameters and in the order of the model.
 
     Raises:
-        ValueError: nothing in the model requires gradients, an optimiser is for other parameters, or `lr` comes with a made optimiser.
+        ValueError: nothing in the model requires gradients, an optimiser is for other parameters, or `lr` or `scales` come with a made
+            optimiser.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
@@ -45,6 +46,11 @@ def make_optimizer(
         )
     if isinstance(optimizer, Optimizer):
         _check_made(model, optimizer, lr, weight_decay)
+        if scales is not None:
+            raise ValueError(
+                f"bound_lr comes with an {type(optimizer).__name__} that has its groups and rates; a group for each factorised weight is "
+                "needed: give the optimiser's class, or a functools.partial of it, or leave bound_lr out"
+            )
         return optimizer
     if lr is not None and not (math.isfinite(lr) and lr > 0):
         raise ValueError(f"lr is {lr}; a learning rate is above 0 and finite: leave it out, or give one like {LR:g}")

@@ -10,6 +10,7 @@ from torch import nn
 import tenfold.nn
 from tenfold.formats import CP
 from tenfold.optimizer import FULL_RATE_STEPS, LR, WEIGHT_DECAY, Schedule, make_optimizer
+from tenfold.stability import stable_scales
 
 
 def network() -> nn.Module:
@@ -87,6 +88,10 @@ def test_an_optimiser_that_does_not_fit():
         ValueError, match=r"lr=0.2 and weight_decay=None come with an SGD that has its own; only one can hold: leave them out"
     ):
         make_optimizer(model, mine, 0.2, None)
+    with pytest.raises(
+        ValueError, match=r"bound_lr comes with an SGD that has its groups and rates; a group for each .* is needed: give the"
+    ):
+        make_optimizer(model, mine, None, None, scales=stable_scales(model))
     with pytest.raises(TypeError, match=r"optimizer made a list; a torch.optim.Optimizer is needed: give its class, a functools.partial"):
         make_optimizer(model, list, None, None)
 
