@@ -161,6 +161,26 @@ def test_a_killed_search_goes_on_and_ends_the_same(
     assert sorted(path.name for path in (tmp_path / "part").iterdir()) == ["best.safetensors", "search.json"]
 
 
+def test_a_killed_trial_goes_on_with_its_plan_where_times_have_changed(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    slow: set[str] = set()
+    monkeypatch.setattr(
+        latency, "measured_speedups", lambda _, picked, __: {(name, one): 0.5 if name in slow else 2.0 for name, one in picked.items()}
+    )
+
+    def kill(what: str, done: int, total: int) -> None:
+        if "fine-tuning" in what and done == 17:
+            raise Stopped
+
+    settings = {"latency": "measured", "tunings": 1, **OPTIONS}
+    expected = searched(model, folder=tmp_path / "whole", **settings)
+    with pytest.raises(Stopped):
+        searched(model, folder=tmp_path / "part", progress=kill, **settings)
+    slow.add("2")
+    resumed = searched(model, folder=tmp_path / "part", **settings)
+    assert resumed.trials == expected.trials and uses(resumed) == uses(expected)
+    assert any(one.tuned is not None and "2 SVD" in one.plan for one in resumed.trials)
+
+
 def test_a_finished_search_is_read_not_made_again(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = searched(model, folder=tmp_path)
     monkeypatch.setattr(module, "compress", lambda *_, **__: pytest.fail("made again"))

@@ -44,6 +44,7 @@ class Bisection:
     progress: Progress
     find: Callable[[], Offers]
     trials: dict[int, Trial | None] = field(default_factory=dict)  # by place; None: no plan is that small
+    plans: dict[int, Plan] = field(default_factory=dict)  # by place, as first made: a later one might differ, as times do
     path: list[int] = field(default_factory=list)  # the places that were decided on
     best: int | None = None
     best_plan: Plan | None = None
@@ -163,7 +164,9 @@ class Bisection:
         return self.last[1]
 
     def _plan(self, place: int) -> Plan | None:
-        """The plan at a place; None where nothing is that small."""
+        """The plan at a place, kept before it is carried out; None where nothing is that small."""
+        if place in self.plans:
+            return self.plans[place]
         if self.offers is None:
             self.offers = self.find()
             if self.latency == "auto":
@@ -171,10 +174,12 @@ class Bisection:
         goal = as_budget({**self.goal.limits, self.goal.smallest: place / self.steps})
         try:
             self.offers, plan = timed_plan(self.offers, goal, self.latency, self.inputs, self.progress)
-            return plan
         except ValueError as error:
             self.unreachable = error
             return None
+        self.plans[place] = plan
+        self._save()
+        return plan
 
     def _settled(self, offers: Offers) -> Latency:
         """What "auto" means here: budgets of FLOP are measured, unless all that could be chosen is slower than dense."""
@@ -212,6 +217,7 @@ class Bisection:
         state = self.file.load()
         if state:
             self.trials = {int(k): None if one is None else trial_of(one) for k, one in state["trials"].items()}
+            self.plans = {int(k): Plan.parse(text) for k, text in state.get("plans", {}).items()}
             self.path, self.best, self.history = state["path"], state["best"], history_of(state["history"])
             self.best_plan = Plan.parse(state["plan"]) if state["plan"] else None
             self.dense = Evaluation(**state["dense"])
@@ -226,9 +232,10 @@ class Bisection:
 
     def _save(self) -> None:
         trials = {str(k): as_json(one) for k, one in self.trials.items()}
+        plans = {str(k): one.to_text() for k, one in self.plans.items()}
         plan = self.best_plan.to_text() if self.best_plan else ""
         best = {"path": self.path, "best": self.best, "plan": plan, "history": as_json(self.history)}
-        self.file.save({"dense": as_json(self.dense), "trials": trials, **best})
+        self.file.save({"dense": as_json(self.dense), "trials": trials, "plans": plans, **best})
 
     def _result(self) -> SearchResult:
         assert self.dense is not None and self.dense.accuracy is not None
