@@ -58,7 +58,7 @@ class Learner:
     channels_last: images (N, channels, height, width) are laid out with their channels last, which convolutions on a CPU prefer.
 
     Raises:
-        ValueError: a norm to clip to is not above 0, or the teacher would learn.
+        ValueError: a norm to clip to is not above 0, the weight of the penalty is below 0 or not finite, or the teacher would learn.
     """
 
     model: nn.Module
@@ -74,7 +74,11 @@ class Learner:
     def __post_init__(self) -> None:
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm is {self.clip_norm}; it needs a norm above 0, or None for gradients as they are, e.g. 1.0")
-
+        if self.penalty is not None and not 0 <= self.penalty[0] < math.inf:
+            raise ValueError(
+                f"sensitivity_weight is {self.penalty[0]}; a weight of at least 0 that is finite is needed: give for instance 0.01, or "
+                "leave it at 0"
+            )
         if self.teacher is not None and _trainable(self.model) & _trainable(self.teacher.model):
             raise ValueError(
                 "the teacher shares parameters with the model, so it would change with it; a model of its own is needed: compress without "

@@ -125,6 +125,12 @@ def test_no_factorised_weight_to_train():
         SensitivityPenalty(nn.Linear(3, 3))
 
 
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_of_the_penalty_out_of_range(weight):
+    with pytest.raises(ValueError, match=rf"sensitivity_weight is {weight}; a weight of at least 0 that is finite is needed: give for"):
+        finetune(network(), DATA, sensitivity_weight=weight)
+
+
 @pytest.mark.parametrize("layer", [Conv2d(3, 8, 3, groups=1, format=CP(rank=4)), tenfold.nn.ConvTranspose2d(3, 8, 3, format=CP(rank=4))])
 def test_training_with_rebuilt_weights_is_the_same_to_rounding(layer):
     x = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1))
