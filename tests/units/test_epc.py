@@ -112,6 +112,8 @@ def test_factors_with_several_large_ranks_stay_in_place():
             {"delta": 1e-3},
             "delta is 0.001, but the factors of tensor . have the relative error 0.*; correction keeps an error and cannot lower",
         ),
+        ({"delta": float("nan")}, "delta is nan; a relative error of at least 0 and below 1 is needed: give for instance 0.1, or leave"),
+        ({"delta": -1.0}, "delta is -1; a relative error of at least 0 and below 1 is needed"),
         ({"delta": 1.5}, "the bound of tensor 0 is 1.5 of its norm, and zero factors meet a bound of 1 or more; it must be below 1"),
     ],
 )

@@ -96,6 +96,8 @@ def test_layouts_stack_and_unstack():
         ("o r, r k, r i o -> o k i", {"r": 2}, {}, "is not a CP network"),
         ("o r, r k, r i -> o k i", {"r": 21}, {}, "the rank 'r' of .* is 21, but ranks above 20 add nothing; choose at most that"),
         ("o r, r k, r i -> o k i", {"r": 2}, {"penalty": "norm"}, "the penalty is 'norm'; it must be 'sensitivity' or 'ridge': choose one"),
+        ("o r, r k, r i -> o k i", {"r": 2}, {"delta": float("nan")}, "delta is nan; a relative error of at least 0 and below 1 is needed"),
+        ("o r, r i -> o i", {"r": 2}, {"delta": -0.1}, "delta is -0.1; a relative error of at least 0 and below 1 is needed"),
         (
             "o r, r k, r i -> o k i",
             {"r": 2},

@@ -217,6 +217,16 @@ class _Problem:
         return factors
 
 
+def check_delta(delta: float | Tensor) -> None:
+    """Raises ValueError where a bound on the relative error is NaN or below 0."""
+    values = torch.as_tensor(delta).flatten()
+    if bool((bad := ~(values >= 0)).any()):
+        raise ValueError(
+            f"delta is {float(values[bad][0]):.6g}; a relative error of at least 0 and below 1 is needed: give for instance 0.1, or leave "
+            "delta out"
+        )
+
+
 def _bound(problem: _Problem, start: _State, slack: float, delta: float | Tensor | None) -> Tensor:
     """The bound on the squared error, (batch,)."""
     is_zero = problem.norm == 0  # nothing is to be met: such factors stay as they are
@@ -226,6 +236,7 @@ def _bound(problem: _Problem, start: _State, slack: float, delta: float | Tensor
             raise ValueError(f"the slack is {slack}; the bound is slack x the error of the fit, so it must be at least 1: give 1.01, say")
         wanted = slack * reached
     else:
+        check_delta(delta)
         wanted = torch.as_tensor(delta, dtype=reached.dtype, device=reached.device).expand_as(reached)
         if bool((wanted < reached * (1 - SLACK)).any()):
             worst = int((wanted / reached.clamp_min(1e-290)).argmin())

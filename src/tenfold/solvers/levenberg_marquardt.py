@@ -23,7 +23,7 @@ from tenfold.solvers.als import norms
 from tenfold.solvers.axes import ordered, per_tensor
 from tenfold.solvers.cp_als import cp_als
 from tenfold.solvers.cp_gauss_newton import CPProblem, System
-from tenfold.solvers.epc import epc
+from tenfold.solvers.epc import check_delta, epc
 from tenfold.solvers.sensitivity import rebalance
 from tenfold.solvers.solution import Solution, check_target, finish
 from tenfold.solvers.tt_svd import truncated_svd
@@ -66,11 +66,14 @@ def levenberg_marquardt(
         sweeps: of ALS, where to begin; unless `start` has factors, (batch, *shape) each.
 
     Raises:
-        ValueError: not a CP network, a rank that adds nothing, another shape, values that are not finite, or an error out of reach.
+        ValueError: not a CP network, a rank that adds nothing, another shape, values that are not finite, a delta that is NaN or below 0,
+            or an error out of reach.
     """
     check_target(target, network)
     if penalty not in ("sensitivity", "ridge"):
         raise ValueError(f"the penalty is {penalty!r}; it must be 'sensitivity' or 'ridge': choose one of them")
+    if delta is not None:
+        check_delta(delta)
     layout = CPLayout.of(network)
     if len(layout.legs) == 2:
         return truncated_svd(target, network)
