@@ -29,6 +29,8 @@ from tenfold.survey import Found, survey
 from tenfold.weight import FactorizedWeight
 from tenfold.wrappers import unwrapped
 
+UNSOLVED = "it could not be decomposed"
+
 
 def compress(
     model: nn.Module,
@@ -100,6 +102,12 @@ def compress(
     if calibration is not None:
         reestimate_norms(model, calibration, reference=reference, progress=progress)
     return model
+
+
+def stayed_dense(small: nn.Module, plan: Plan) -> list[str]:
+    """The names of the layers of a plan that a model made from it has as dense ones: they could not be decomposed."""
+    made = {name for one in survey(opened_view(small)) if isinstance(one.module, FactorizedLayer) for name in one.names}
+    return [row.name for row in plan.layers if row.format is not None and row.name not in made]
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The search of one layer at a time: each gets its smallest rank inside the threshold, probes are kept, and nothing else is touched."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,27 @@ def test_a_layer_that_calibration_does_not_reach_stays_dense():
     rows = {one.name: one for one in per_layer(model, SVD(), max_drop=40, validation=VALIDATION, calibration=TRAINING).layers}
     assert rows["aside"].format is None and rows["aside"].reason == "the calibration data never reach it"
     assert rows["first"].format is not None
+
+
+@pytest.mark.filterwarnings("ignore:first could not be decomposed as SVD")
+def test_a_layer_that_cannot_be_decomposed_stays_dense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    compressing = sys.modules["tenfold.compress"]
+    decompose, count = compressing.decompose, 0
+
+    def failing(*args: Any, names: list[str], **kwargs: Any) -> Any:
+        nonlocal count
+        count += 1
+        if names == ["first"]:
+            raise RuntimeError("linalg.eigh: failed to converge")
+        return decompose(*args, names=names, **kwargs)
+
+    monkeypatch.setattr(compressing, "decompose", failing)
+    made = per_layer(MODEL, SVD(), max_drop=40, validation=VALIDATION, folder=tmp_path)
+    rows = {one.name: one for one in made.layers}
+    assert rows["first"].format is None and rows["first"].reason == "it could not be decomposed"
+    assert rows["second"].format is not None
+    steps = count
+    assert per_layer(MODEL, SVD(), max_drop=40, validation=VALIDATION, folder=tmp_path) == made and count == steps
 
 
 def test_several_ranks_go_down_together():

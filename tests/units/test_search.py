@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,25 @@ def test_times_are_looked_at_unless_all_is_slower(monkeypatch: pytest.MonkeyPatc
     assert [str(one.message).startswith("all that could be chosen runs slower than dense here") for one in recwarn] == [True] * (
         not fastest
     )
+
+
+@pytest.mark.filterwarnings("ignore:0 could not be decomposed as SVD")
+def test_a_layer_that_cannot_be_decomposed_saves_nothing(model: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    compressing = sys.modules["tenfold.compress"]
+    decompose = compressing.decompose
+
+    def failing(*args: Any, names: list[str], **kwargs: Any) -> Any:
+        if "0" in names:
+            raise RuntimeError("linalg.eigh: failed to converge")
+        return decompose(*args, names=names, **kwargs)
+
+    monkeypatch.setattr(compressing, "decompose", failing)
+    found = searched(model)
+    rows = {row.name: row for row in found.plan.layers}
+    assert rows["0"].format is None and rows["0"].reason == "it could not be decomposed"
+    assert rows["2"].format is not None and found.best is not None
+    n_kept = sum(p.numel() for p in found.model.parameters())
+    assert n_kept == found.plan.params_after == pytest.approx(found.best.params * found.plan.params_before)
 
 
 class Stopped(Exception):

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from tenfold.budget import Budget, as_budget
+from tenfold.compress import UNSOLVED, stayed_dense
 from tenfold.evaluate import Evaluation, evaluate
 from tenfold.finetune import FinetuneHistory
 from tenfold.model_file import load, save
@@ -54,6 +55,7 @@ class Bisection:
     offers: Offers | None = None
     unreachable: ValueError | None = None  # why the last place without a plan has none
     last: tuple[str, nn.Module] | None = None  # the plan that was decomposed last, and its model
+    decomposing_s: float = 0.0  # of decompositions that no trial has counted yet
 
     def run(self) -> SearchResult:
         """Searches to the end."""
@@ -123,10 +125,10 @@ class Bisection:
         return self.trials[place]
 
     def _evaluate(self, place: int, plan: Plan, is_tuned: bool) -> None:
-        began = time.perf_counter()
         known = self.trials.get(place)
-        show = self._named(f"{self.goal.smallest}={place / self.steps:.3g}")
-        small = self._compressed(plan, show)
+        show = self._at(place)
+        small = self._compressed(plan, place)
+        began, self.decomposing_s = time.perf_counter() - self.decomposing_s, 0.0
         assert self.dense is not None and self.dense.accuracy is not None
         if known is None:
             found = evaluate(small, self.validation, reference=self.model, progress=show)
@@ -157,16 +159,33 @@ class Bisection:
         else:
             save(small, self.file.folder / BEST, plan=plan)
 
-    def _compressed(self, plan: Plan, show: Progress) -> nn.Module:
+    def _compressed(self, plan: Plan, place: int) -> nn.Module:
         """The decomposed model of a plan, which the caller may change where it takes it out of `last`."""
         if self.last is None or self.last[0] != _uses(plan):
-            self.last = (_uses(plan), self.make(plan, show))
+            began = time.perf_counter()
+            self.last = (_uses(plan), self.make(plan, self._at(place)))
+            self.decomposing_s += time.perf_counter() - began
         return self.last[1]
 
     def _plan(self, place: int) -> Plan | None:
-        """The plan at a place, kept before it is carried out; None where nothing is that small."""
-        if place in self.plans:
-            return self.plans[place]
+        """The plan at a place, kept before it is tried; None where nothing is that small.
+
+        A layer that cannot be decomposed would count as one that loses nothing: it is taken out of the offers.
+        """
+        while place not in self.plans:
+            plan = self._best_of_offers(place)
+            if plan is None:
+                return None
+            is_known = any(one is not None and one.plan == _uses(plan) for one in self.trials.values())
+            if is_known or not (failed := stayed_dense(self._compressed(plan, place), plan)):
+                self.plans[place] = plan
+                self._save()
+            else:
+                assert self.offers is not None
+                self.offers = self.offers.without_layers(dict.fromkeys(failed, UNSOLVED))
+        return self.plans[place]
+
+    def _best_of_offers(self, place: int) -> Plan | None:
         if self.offers is None:
             self.offers = self.find()
             if self.latency == "auto":
@@ -174,12 +193,10 @@ class Bisection:
         goal = as_budget({**self.goal.limits, self.goal.smallest: place / self.steps})
         try:
             self.offers, plan = timed_plan(self.offers, goal, self.latency, self.inputs, self.progress)
+            return plan
         except ValueError as error:
             self.unreachable = error
             return None
-        self.plans[place] = plan
-        self._save()
-        return plan
 
     def _settled(self, offers: Offers) -> Latency:
         """What "auto" means here: budgets of FLOP are measured, unless all that could be chosen is slower than dense."""
@@ -207,6 +224,9 @@ class Bisection:
 
     def _named(self, prefix: str) -> Progress:
         return lambda what, done, total: self.progress(f"{prefix}: {what}", done, total)
+
+    def _at(self, place: int) -> Progress:
+        return self._named(f"{self.goal.smallest}={place / self.steps:.3g}")
 
     def _checkpoint(self, place: int) -> Path | None:
         return None if self.file.folder is None else self.file.folder / f"trial{place}.ckpt"

@@ -116,6 +116,12 @@ class Offers:
         left = {one.name: [c for c in self.candidates[one.name] if not is_left_out(one, c)] for one in self.layers}
         return replace(self, candidates=left)
 
+    def without_layers(self, reasons: Mapping[str, str]) -> "Offers":
+        """The offers in which more layers stay dense, by name with the reason."""
+        kept = [pair for pair in zip(self.layers, self.effects, strict=True) if pair[0].name not in reasons]
+        layers, effects = [layer for layer, _ in kept], [effect for _, effect in kept]
+        return replace(self, layers=layers, effects=effects, reasons={**self.reasons, **reasons})
+
 
 def find_candidates(
     layers: Sequence[Found],

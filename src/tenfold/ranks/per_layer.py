@@ -9,6 +9,7 @@ are no defaults for them.
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import nn
 
 from tenfold.batches import batches
 from tenfold.calibrate import calibration_batch, rereadable
-from tenfold.compress import compress
+from tenfold.compress import UNSOLVED, compress, stayed_dense
 from tenfold.evaluate import evaluate
 from tenfold.finetune import finetune
 from tenfold.format import Format
@@ -107,7 +108,7 @@ def _row(one: Found, chosen: Mapping[str, Sequence[Choice]], reasons: Mapping[st
     best = probe.smallest(one, offers)
     if best is None:
         why = f"no rank loses at most {probe.max_drop:g} points by itself" if offers else "no rank makes it smaller or cheaper"
-        return row_of(one, None, why, seen)
+        return row_of(one, None, UNSOLVED if math.inf in probe.drops.get(one.name, {}).values() else why, seen)
     return replace(row_of(one, best, "", seen), error=None)
 
 
@@ -179,16 +180,19 @@ class _Probe:
         return offers[high] if offers else None
 
     def drop(self, one: Found, candidate: Candidate) -> float:
-        """Points lost by the model with one layer replaced."""
+        """Points lost by the model with one layer replaced; infinite where it cannot be decomposed."""
         assert candidate.format is not None and self.dense is not None
         known = self.drops.setdefault(one.name, {})
         key = repr(candidate.format)
         if key not in known:
             plan = explicit_plan(self.model, {one.name: candidate.format}, seed=self.seed)
             small = compress(self.model, plan, calibration=self.calibration, seed=self.seed)
-            if self.steps:
-                self._tune(small, one.name)
-            known[key] = 100 * (self.dense - (evaluate(small, self.validation).accuracy or 0.0))
+            if stayed_dense(small, plan):
+                known[key] = math.inf
+            else:
+                if self.steps:
+                    self._tune(small, one.name)
+                known[key] = 100 * (self.dense - (evaluate(small, self.validation).accuracy or 0.0))
             self.file.save({"dense": self.dense, "drops": self.drops})
         return known[key]
 
