@@ -125,10 +125,18 @@ IDS, OFFSETS, WEIGHTS = torch.tensor([3, 1, 3, 28]), torch.tensor([0, 1]), torch
     ("mode", "inputs", "message"),
     [
         ("sum", (IDS + 1, OFFSETS), r"the input has the id 29, but the table has 29 rows; ids must be 0 to 28: check the vocabulary"),
-        ("sum", (IDS, OFFSETS, WEIGHTS[:1]), r"must have the same shape as the input"),
-        ("sum", (IDS, OFFSETS, WEIGHTS.double()), r"same type"),
-        ("sum", (IDS, OFFSETS + 1), r"offsets\[0\] has to be 0"),
-        ("sum", (IDS, OFFSETS * 5), r"offsets\[-1\] can not be greater than input's length"),
+        (
+            "sum",
+            (IDS, OFFSETS, WEIGHTS[:1]),
+            r"per_sample_weights have the shape \(1,\), the ids \(4,\); each id needs a weight: give as many",
+        ),
+        (
+            "sum",
+            (IDS, OFFSETS, WEIGHTS.double()),
+            r"per_sample_weights have the dtype torch.float64; the table has torch.float32, and needs the same: convert them",
+        ),
+        ("sum", (IDS, OFFSETS + 1), r"the first offset is 1; the first bag needs to start at 0: give the places"),
+        ("sum", (IDS, OFFSETS * 5), r"the last offset is 5, but there are 4 ids; offsets may be 0 to 4: give all ids"),
         ("mean", (IDS, OFFSETS, WEIGHTS), r"per_sample_weights were given to bags of mode 'mean'; they need mode='sum': leave them out"),
     ],
 )

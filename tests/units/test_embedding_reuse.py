@@ -112,8 +112,8 @@ def test_wrong_bags_are_refused_as_by_torch(small: None) -> None:
     ids = some_ids(60, 29)
     wrong: list[tuple[tuple[torch.Tensor, ...], str]] = [
         ((ids,), r"the ids have the shape \(60,\) without offsets; give ids \(bags, length\), or ids \(n\) and offsets \(bags\)"),
-        ((ids, torch.tensor([1, 5])), r"offsets\[0\] has to be 0"),
-        ((ids, torch.tensor([0, 99])), r"offsets\[-1\] can not be greater than input's length"),
+        ((ids, torch.tensor([1, 5])), "the first offset is 1; the first bag needs to start at 0"),
+        ((ids, torch.tensor([0, 99])), "the last offset is 99, but there are 60 ids; offsets may be 0 to 60: give all ids"),
         ((ids.reshape(12, 5), torch.tensor([0])), r"the ids have the shape \(12, 5\) with offsets; give ids"),
     ]
     for inputs, message in wrong:

@@ -60,6 +60,8 @@ def sharded_tables(rank: int) -> dict[str, Any]:
         optimizer.step()
         nothing = sharded(ids[:0])
         nothing.sum().backward()
+        if name in ("sum", "mean", "max"):
+            assert_close(sharded(ids[:, :0]), torch.zeros(4, 7, dtype=torch.float64))
         after = [factor.detach() for factor in sharded.unsharded().factors]
         found[name] = rows, grads, sharded.bounds, list(sharded.factorized.network.factors), after, tuple(nothing.shape), repr(sharded)
     found["ranks"] = ranks_of_parts()
@@ -138,3 +140,7 @@ def test_wrong_bags() -> None:
         bags(ids, offsets, torch.ones(2, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"the ids have the shape \(2,\) without offsets; give ids \(bags, length\), or ids \(n\) and off"):
         bags(ids)
+    with pytest.raises(
+        ValueError, match=r"an offset is smaller than the one before it; bags follow each other: sort the ids by their bags"
+    ):
+        bags(ids, torch.tensor([0, 2, 1]))

@@ -9,6 +9,8 @@ from torch.testing import assert_close
 
 import tenfold
 import tenfold.nn as tnn
+from tenfold.embeddings.hot_rows import HotRows
+from tenfold.embeddings.shared_rows import HashEmbedding
 from tenfold.formats import SVD, TR, TTM
 
 LOOKUPS = pytest.mark.parametrize("kind", [tnn.Embedding, tnn.EmbeddingBag])
@@ -148,8 +150,62 @@ def test_ids_are_checked_before_the_padding_of_the_table() -> None:
         RuntimeError, match=r"the ids have the dtype torch.float32; a lookup needs torch.int64 or torch.int32: convert them"
     ):
         layer(torch.tensor([1.0]))
-    with pytest.raises(TypeError, match=r"Embedding got a list; it needs a tensor of ids: convert it with torch.as_tensor"):
-        layer([1, 2])
+
+
+def bag_layers(mode: str) -> list[Any]:
+    torch.manual_seed(0)
+    bag: Any = tnn.EmbeddingBag(29, 8, mode=mode, format=TTM(rank=2))
+    last: Any = tnn.EmbeddingBag(29, 8, mode=mode, format=TTM(rank=2), include_last_offset=True)
+    return [bag, last] if mode == "max" else [bag, last, HotRows(bag, 3), HotRows(last, 3), HashEmbedding(29, 8, 5, mode=mode)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_no_ids_are_zero(mode: str) -> None:
+    """torch takes them with offsets only."""
+    for layer in bag_layers(mode):
+        found = layer(torch.zeros(3, 0, dtype=torch.int64), None, torch.zeros(3, 0) if mode == "sum" else None)
+        assert_close(found, torch.zeros(3, 8))
+        found.sum().backward()
+
+
+@pytest.mark.parametrize("n_ids", [10, 300])
+@pytest.mark.parametrize(
+    ("offsets", "error", "message"),
+    [
+        ([0, 4, 2], ValueError, "an offset is smaller than the one before it; bags follow each other: sort the ids by their bags"),
+        ([0, -3], ValueError, "an offset is smaller than the one before it"),
+        ([1, 2], RuntimeError, "the first offset is 1; the first bag needs to start at 0: give the places at which bags start"),
+        ([0, 301], RuntimeError, r"the last offset is 301, but there are (10|300) ids; offsets may be 0 to (10|300): give all ids"),
+        ([], (ValueError, RuntimeError), r"(10|300) ids were given with no offsets; the first bag needs one, at 0: give the places"),
+        ([[0, 2]], ValueError, r"the offsets have the shape \(1, 2\); bags need a vector \(bags\) of them: give their starts alone"),
+    ],
+    ids=["decreasing", "negative", "first", "last", "none", "two axes"],
+)
+def test_offsets_that_torch_reads_beyond_the_ids_are_refused(n_ids: int, offsets: Any, error: Any, message: str) -> None:
+    """On every path: few ids and many, dense rows, shared rows. Maxima without offsets ended the process."""
+    ids, starts = torch.arange(n_ids) % 29, torch.tensor(offsets, dtype=torch.int64)
+    for mode in ("sum", "mean", "max"):
+        for layer in bag_layers(mode):
+            with pytest.raises(error, match=message):
+                layer(ids, starts)
+
+
+def test_bags_of_other_types() -> None:
+    ids, starts = torch.arange(10), torch.tensor([0, 4])
+    for layer in bag_layers("sum"):
+        with pytest.raises(TypeError, match=r"a lookup got a list; it needs a tensor of ids: convert it with torch.as_tensor"):
+            layer([1, 2], starts)
+        with pytest.raises(TypeError, match=r"the offsets are a list; bags need a tensor of them: convert it with torch.as_tensor"):
+            layer(ids, [0, 4])
+        with pytest.raises(RuntimeError, match=r"the offsets have the dtype torch.float32; bags need torch.int64 or torch.int32: convert"):
+            layer(ids, starts.float())
+        with pytest.raises(ValueError, match=r"per_sample_weights have the shape \(5,\), the ids \(10,\); each id needs a weight: give as"):
+            layer(ids, starts, torch.ones(5))
+        with pytest.raises(RuntimeError, match=r"per_sample_weights have the dtype torch.float64; the table has torch.float32, and needs"):
+            layer(ids, starts, torch.ones(10, dtype=torch.float64))
+    for rows in (tnn.Embedding(29, 8, format=TTM(rank=2)), HotRows(tnn.Embedding(29, 8, format=TTM(rank=2)), 3), HashEmbedding(29, 8, 5)):
+        with pytest.raises(TypeError, match=r"a lookup got a list; it needs a tensor of ids: convert it with torch.as_tensor"):
+            rows([1, 2])
 
 
 def test_memory_of_a_large_vocabulary() -> None:

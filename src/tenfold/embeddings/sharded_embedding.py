@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tenfold.fold import Axis, Fold
 from tenfold.layers.embedding import Embedding, EmbeddingLayer, check_ids
-from tenfold.layers.embedding_bag import EmbeddingBag, check_bags, check_no_bags
+from tenfold.layers.embedding_bag import EmbeddingBag, bags_of_table, check_bags, check_no_bags
 from tenfold.weight import FactorizedWeight
 
 
@@ -62,11 +62,11 @@ class ShardedEmbedding(nn.Module):
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """What the whole layer gives for the ids of this process."""
         check_ids(input, self.num_embeddings, IndexError if self.mode is None else RuntimeError)
-        like, options = self.factorized.factors[0], {"include_last_offset": self.include_last_offset}
+        dtype, options = self.factorized.factors[0].dtype, {"include_last_offset": self.include_last_offset}
         if self.mode is None:
             check_no_bags("ShardedEmbedding", offsets, per_sample_weights)
         else:
-            check_bags(input, offsets, per_sample_weights, mode=self.mode, like=like, **options)
+            check_bags(input, offsets, per_sample_weights, mode=self.mode, dtype=dtype, **options)
         different, places = torch.unique(input.to(torch.int64), return_inverse=True)
         rows = self._fetch(different)
         if self.padding_idx is not None:
@@ -77,7 +77,7 @@ class ShardedEmbedding(nn.Module):
         padding: Any = at[0] if at else None
         if not len(rows):
             rows = torch.cat([rows, rows.new_zeros(1, self.embedding_dim)])  # torch takes no table without rows
-        return F.embedding_bag(places, rows, offsets, mode=self.mode, per_sample_weights=per_sample_weights, padding_idx=padding, **options)
+        return bags_of_table(places, rows, offsets, mode=self.mode, per_sample_weights=per_sample_weights, padding_idx=padding, **options)
 
     def _fetch(self, ids: Tensor) -> Tensor:
         """(ids, embedding_dim): rows of different ids in increasing order, from the processes that hold them."""

@@ -52,7 +52,7 @@ class SharedRows(nn.Module, abc.ABC):
             found = self.rows(input)
             return found if self.padding_idx is None else found.masked_fill((input == self.padding_idx)[..., None], 0.0)
         check_ids(input, self.num_embeddings, RuntimeError)
-        check_bags(input, offsets, per_sample_weights, mode=self.mode, like=next(self.parameters()))
+        check_bags(input, offsets, per_sample_weights, mode=self.mode, dtype=next(self.parameters()).dtype)
         bags = Bags.of(input, offsets, per_sample_weights, padding_idx=self.padding_idx)
         return bags.reduced(bags.added(self.rows(bags.ids)), self.mode)
 

@@ -168,8 +168,6 @@ class Embedding(EmbeddingLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """(*, embedding_dim) from ids (*)."""
-        if not isinstance(input, Tensor):
-            raise TypeError(f"Embedding got a {type(input).__name__}; it needs a tensor of ids: convert it with torch.as_tensor")
         check_ids(input, self.num_embeddings, IndexError)
         rows = self.factorized.rows(input)
         if self.padding_idx is None:
@@ -182,15 +180,15 @@ class Embedding(EmbeddingLayer):
 
 
 def check_ids(ids: Tensor, n_rows: int, error: type[Exception]) -> None:
-    """Raises what the torch layer raises for ids that are no whole numbers or stand for no row.
+    """Raises what the torch layer raises for ids that are no whole numbers or stand for no row, and TypeError for no tensor.
 
-    Values are looked at on the CPU only, outside of tracing: elsewhere that would stop the device or the graph. There, as in
-    torch, the gather itself refuses an id, unless padding of the table has a row for it.
+    Where values are not looked at the gather itself refuses an id, as in torch, unless padding of the table has a row for it.
     """
+    if not isinstance(ids, Tensor):
+        raise TypeError(f"a lookup got a {type(ids).__name__}; it needs a tensor of ids: convert it with torch.as_tensor")
     if ids.dtype not in (torch.int64, torch.int32):
         raise RuntimeError(f"the ids have the dtype {ids.dtype}; a lookup needs torch.int64 or torch.int32: convert them")
-    is_traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    if is_traced or ids.device.type != "cpu" or not ids.numel():
+    if not has_values(ids) or not ids.numel():
         return
     low, high = (int(one) for one in ids.aminmax())
     if low < 0 or high >= n_rows:
@@ -198,3 +196,9 @@ def check_ids(ids: Tensor, n_rows: int, error: type[Exception]) -> None:
             f"the input has the id {low if low < 0 else high}, but the table has {n_rows} rows; "
             f"ids must be 0 to {n_rows - 1}: check the vocabulary"
         )
+
+
+def has_values(one: Tensor) -> bool:
+    """Whether the values of a tensor are looked at: on the CPU, outside of tracing; elsewhere that would stop the device or the graph."""
+    is_traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
+    return not is_traced and one.device.type == "cpu"

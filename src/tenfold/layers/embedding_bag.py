@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tenfold import contract
 from tenfold.format import Format
 from tenfold.layers.base import Workload
-from tenfold.layers.embedding import EmbeddingLayer, check_ids
+from tenfold.layers.embedding import EmbeddingLayer, check_ids, has_values
 from tenfold.weight import FactorizedWeight
 
 
@@ -73,7 +73,7 @@ class EmbeddingBag(EmbeddingLayer):
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """(bags, embedding_dim) from ids (bags, length), or from ids (n) and the offsets (bags) at which bags start."""
         check_ids(input, self.num_embeddings, RuntimeError)
-        check_weights(per_sample_weights, self.mode)
+        self.check_bags(input, offsets, per_sample_weights)
         if contract.is_reusing(input, self.factorized.factors[0]):
             return self._reused(input, offsets, per_sample_weights)
         rows = self.factorized.rows(input.reshape(-1))
@@ -85,16 +85,14 @@ class EmbeddingBag(EmbeddingLayer):
                 mode, rows = "sum", F.pad(rows, (0, 1), value=1.0)
             rows = rows.masked_fill(is_padding, -math.inf if mode == "max" else 0.0)
         places = torch.arange(input.numel(), device=input.device, dtype=input.dtype).reshape(input.shape)
-        bags = F.embedding_bag(
-            places, rows, offsets, mode=mode, per_sample_weights=per_sample_weights, include_last_offset=self.include_last_offset
-        )
+        options: Any = {"per_sample_weights": per_sample_weights, "include_last_offset": self.include_last_offset}
+        bags = bags_of_table(places, rows, offsets, mode=mode, **options)
         if is_padding is not None and mode == "max":
             bags = bags.masked_fill(bags == -math.inf, 0.0)
         return bags if mode == self.mode else bags[:, :-1] / bags[:, -1:].clamp_min(1.0)
 
     def _reused(self, input: Tensor, offsets: Tensor | None, weights: Tensor | None) -> Tensor:
         """The same where every different row is computed once; rows are added to their bags without a table of them all."""
-        self.check_bags(input, offsets, weights)
         options: Any = {"per_sample_weights": weights, "include_last_offset": self.include_last_offset}
         if self.mode == "max" or (weights is not None and weights.requires_grad):
             different, places = torch.unique(input, return_inverse=True)
@@ -106,9 +104,9 @@ class EmbeddingBag(EmbeddingLayer):
         return bags.reduced(self.factorized.bags(bags.ids, bags.numbers, bags.n_bags, bags.weights), self.mode)
 
     def check_bags(self, input: Tensor, offsets: Tensor | None, weights: Tensor | None) -> None:
-        """Raises what torch raises for bags that do not fit together."""
-        like = self.factorized.factors[0]
-        check_bags(input, offsets, weights, mode=self.mode, like=like, include_last_offset=self.include_last_offset)
+        """Raises what torch raises for bags that do not fit together, or ValueError."""
+        dtype = self.factorized.factors[0].dtype
+        check_bags(input, offsets, weights, mode=self.mode, dtype=dtype, include_last_offset=self.include_last_offset)
 
     @classmethod
     def workload(cls, dense: nn.Module, inputs: Sequence[int], outputs: Sequence[int]) -> Workload:
@@ -168,13 +166,21 @@ class Bags:
         return sums / torch.bincount(self.numbers, minlength=self.n_bags).clamp_min(1)[:, None]
 
 
+def bags_of_table(input: Tensor, table: Tensor, offsets: Tensor | None, *, include_last_offset: bool, **options: Any) -> Tensor:
+    """Torch's bags, also of ids (bags, 0), which torch itself refuses."""
+    if offsets is None and not input.shape[1]:
+        input, offsets = input.reshape(-1), input.new_zeros(len(input) + include_last_offset)
+        options["per_sample_weights"] = None
+    return F.embedding_bag(input, table, offsets, include_last_offset=include_last_offset, **options)
+
+
 def check_bags(
-    input: Tensor, offsets: Tensor | None, weights: Tensor | None, *, mode: str, like: Tensor, include_last_offset: bool = False
+    input: Tensor, offsets: Tensor | None, weights: Tensor | None, *, mode: str, dtype: torch.dtype, include_last_offset: bool = False
 ) -> None:
-    """Raises what torch raises for bags that do not fit together, by running torch on a table of one value.
+    """Raises what torch raises for bags that do not fit together, and ValueError where torch would read beyond the ids.
 
     Args:
-        like: has the dtype and the device of the table.
+        dtype: of the table, which weights need to have.
     """
     if (offsets is None) == (input.dim() == 1) or input.dim() not in (1, 2):
         given = "without" if offsets is None else "with"
@@ -182,14 +188,37 @@ def check_bags(
             f"the ids have the shape {tuple(input.shape)} {given} offsets; give ids (bags, length), or ids (n) and offsets (bags)"
         )
     check_weights(weights, mode)
-    F.embedding_bag(
-        torch.zeros_like(input),
-        like.new_zeros(1, 1),
-        offsets,
-        mode=mode,
-        per_sample_weights=weights,
-        include_last_offset=include_last_offset,
-    )
+    if weights is not None and weights.shape != input.shape:
+        raise ValueError(
+            f"per_sample_weights have the shape {tuple(weights.shape)}, the ids {tuple(input.shape)}; each id needs a weight: give as many"
+        )
+    if weights is not None and weights.dtype != dtype:
+        raise RuntimeError(f"per_sample_weights have the dtype {weights.dtype}; the table has {dtype}, and needs the same: convert them")
+    if offsets is not None:
+        _check_offsets(offsets, input.numel(), include_last_offset)
+
+
+def _check_offsets(offsets: Tensor, n_ids: int, include_last_offset: bool) -> None:
+    if not isinstance(offsets, Tensor):
+        raise TypeError(f"the offsets are a {type(offsets).__name__}; bags need a tensor of them: convert it with torch.as_tensor")
+    if offsets.dim() != 1:
+        raise ValueError(f"the offsets have the shape {tuple(offsets.shape)}; bags need a vector (bags) of them: give their starts alone")
+    if offsets.dtype not in (torch.int64, torch.int32):
+        raise RuntimeError(f"the offsets have the dtype {offsets.dtype}; bags need torch.int64 or torch.int32: convert them")
+    if not has_values(offsets):
+        return
+    if not len(offsets):
+        if n_ids or include_last_offset:
+            error = RuntimeError if include_last_offset else ValueError
+            raise error(f"{n_ids} ids were given with no offsets; the first bag needs one, at 0: give the places at which bags start")
+        return
+    first, last = offsets[0].item(), offsets[-1].item()
+    if first != 0:
+        raise RuntimeError(f"the first offset is {first}; the first bag needs to start at 0: give the places at which bags start")
+    if len(offsets) > 1 and offsets.diff().min().item() < 0:
+        raise ValueError("an offset is smaller than the one before it; bags follow each other: sort the ids by their bags")
+    if last > n_ids:
+        raise RuntimeError(f"the last offset is {last}, but there are {n_ids} ids; offsets may be 0 to {n_ids}: give all ids")
 
 
 def check_weights(weights: Tensor | None, mode: str) -> None:
