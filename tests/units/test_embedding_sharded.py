@@ -144,3 +144,22 @@ def test_wrong_bags() -> None:
         ValueError, match=r"an offset is smaller than the one before it; bags follow each other: sort the ids by their bags"
     ):
         bags(ids, torch.tensor([0, 2, 1]))
+
+
+def test_frozen_factors_stay_frozen() -> None:
+    """In a group of one process: in the part, and in the whole table that is put together again."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for trained in ([False] * 3, [False, True, False]):
+            layer = layers()["ttm"]
+            for factor, is_trained in zip(layer.factorized.factors, trained, strict=True):
+                factor.requires_grad_(is_trained)
+            sharded = ShardedEmbedding(layer)
+            assert [factor.requires_grad for factor in sharded.factorized.factors] == trained
+            assert [factor.requires_grad for factor in sharded.unsharded().factors] == trained
+            loss = sharded(torch.arange(5)).sum()
+            assert loss.requires_grad == any(trained)
+            if any(trained):
+                loss.backward()
+    finally:
+        dist.destroy_process_group()

@@ -57,7 +57,7 @@ class ShardedEmbedding(nn.Module):
             for factor, indices in zip(weight.factors, weight.network.factors, strict=True)
         ]
         network = weight.network.resized({"i1": stop - start})
-        self.factorized = FactorizedWeight(network, part, [factor.clone() for factor in factors])
+        self.factorized = _frozen_as(weight, FactorizedWeight(network, part, [factor.clone() for factor in factors]))
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """What the whole layer gives for the ids of this process."""
@@ -117,7 +117,7 @@ class ShardedEmbedding(nn.Module):
                 dist.broadcast(part, group=self.group, group_src=source)
                 parts.append(part)
             factors.append(torch.cat(parts).movedim(0, indices.index("i1")))
-        return FactorizedWeight(self.factorized.network.resized({"i1": self.bounds[-1]}), self.whole, factors)
+        return _frozen_as(self.factorized, FactorizedWeight(self.factorized.network.resized({"i1": self.bounds[-1]}), self.whole, factors))
 
     def extra_repr(self) -> str:
         """Which part of the table this is."""
@@ -128,6 +128,13 @@ class ShardedEmbedding(nn.Module):
 def _cut(axis: Axis, first: int) -> Axis:
     """The row axis with another size of its first mode, padding rows included."""
     return Axis(axis.role, first * math.prod(axis.modes[1:]), (first, *axis.modes[1:]))
+
+
+def _frozen_as(other: FactorizedWeight, weight: FactorizedWeight) -> FactorizedWeight:
+    """The weight, each factor trained where that of another one is."""
+    for mine, factor in zip(weight.factors, other.factors, strict=True):
+        mine.requires_grad_(factor.requires_grad)
+    return weight
 
 
 def _rows_with(weight: FactorizedWeight, factors: list[Tensor], ids: Tensor) -> Tensor:
