@@ -1,5 +1,6 @@
 """Frappe files: both layouts give the same rows, and what is refused."""
 
+import gzip
 import os
 from pathlib import Path
 
@@ -52,3 +53,39 @@ def test_refusals(tmp_path: Path) -> None:
     np.savez(tmp_path / "stars.npz", x=IDS, y=np.array([3, 1]))
     with pytest.raises(ValueError, match=r"has the targets \[1, 3\]; 0 or -1 and 1 are needed: check the file"):
         read_frappe(tmp_path / "stars.npz")
+
+
+def test_damaged_lines_are_refused(tmp_path: Path) -> None:
+    place, line = tmp_path / "one.libfm", " ".join(f"{feature}:1" for feature in IDS[0])
+
+    def refused(text: str, message: str) -> None:
+        place.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_frappe(place)
+
+    for target in ("inf", "nan", "0.5", "2"):
+        refused(f"1 {line}\n{target} {line}\n", rf"line 2 of .* has the target {target}; 0 or -1 and 1 are needed: check the file")
+    refused("\n", "has no rows; at least one is needed: check the path")
+    refused(
+        f"1 {line}\n1 {line.replace(' 957:', ' 20:')}\n",
+        "row 2 of .* has the feature 20 in the field 'item'; its features are numbered from 957 to 5038: check that it is this data set",
+    )
+    whole = gzip.compress(f"1 {line}\n".encode())
+    for packed in (whole, whole[: len(whole) // 2]):
+        place.write_bytes(packed)
+        with pytest.raises(ValueError, match="holds no text; a libfm or .npz file of Frappe is needed: unpack a compressed file, or check"):
+            read_frappe(place)
+
+
+def test_damaged_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "words.npz", x=np.full((3, 10), "a"), y=np.array([1, 0, 0]))
+    with pytest.raises(ValueError, match="has the feature a; whole numbers are needed: check that it is this data set"):
+        read_frappe(tmp_path / "words.npz")
+    np.savez(tmp_path / "half.npz", x=IDS, y=np.array([0.5, 1]))
+    with pytest.raises(ValueError, match=r"has the targets \[0.5, 1.0\]; 0 or -1 and 1 are needed: check the file"):
+        read_frappe(tmp_path / "half.npz")
+    np.savez(tmp_path / "none.npz", x=IDS[:0], y=np.zeros(0))
+    with pytest.raises(ValueError, match="has no rows; at least one is needed: check the path"):
+        read_frappe(tmp_path / "none.npz")
+    np.savez(tmp_path / "floats.npz", x=IDS.astype(np.float32), y=np.array([0.0, 1.0]))
+    assert read_frappe(tmp_path / "floats.npz").ids.tolist() == IDS.tolist()

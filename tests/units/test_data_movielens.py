@@ -95,3 +95,27 @@ def test_refusals_of_candidates(tmp_path: Path) -> None:
     np.savez(tmp_path / "minus.npz", user=np.array([0]), items=np.array([[5, -1]]))
     with pytest.raises(ValueError, match="has negative numbers; users and items are numbered from 0: check the file"):
         read_candidates(tmp_path / "minus.npz")
+    for line in ("(-1,25)\t-7\t8", "(0,25)\t7.5", "hello", "0 25 7 8"):
+        (tmp_path / "line").write_text(f"(0,5)\t1\n\n{line}\n")
+        with pytest.raises(
+            ValueError, match=r"line 3 of .*line is .*; '\(user,item\) item item ..' is needed, numbers from 0: check the file"
+        ):
+            read_candidates(tmp_path / "line")
+    np.savez(tmp_path / "half.npz", user=np.array([0.5]), items=np.array([[5, 1]]))
+    with pytest.raises(ValueError, match="has the user 0.5; whole numbers are needed: check that it is this data set"):
+        read_candidates(tmp_path / "half.npz")
+
+
+def test_fractions_and_words_are_refused(tmp_path: Path) -> None:
+    for users, ratings, message in (
+        (USERS + 0.7, RATINGS, "has the user 1.7; whole numbers are needed: check that it is this data set"),
+        (np.array([1, np.nan, 2, 3]), RATINGS, "has the user nan; whole numbers are needed"),
+        (np.array(["a", "b", "c", "d"]), RATINGS, "has the user a; whole numbers are needed"),
+        (USERS, np.array(["a", "b", "c", "d"]), "has the rating a; numbers above 0 up to 5 are needed"),
+    ):
+        np.savez(tmp_path / "wrong.npz", user=users, item=ITEMS, rating=ratings)
+        with pytest.raises(ValueError, match=message):
+            read_ratings(tmp_path / "wrong.npz")
+    (tmp_path / "gap.data").write_text("1\t2\t3\t4\n\n1,2,3\n")
+    with pytest.raises(ValueError, match="line 3 of .*gap.data is '1,2,3'"):
+        read_ratings(tmp_path / "gap.data")

@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from tenfold.data.feature_rows import FeatureRows, FieldGroup
-from tenfold.data.npz import read_npz
+from tenfold.data.npz import read_npz, whole_numbers
+
+CANDIDATES = re.compile(r"\s*\(\d+,\s*\d+\)(\s+\d+)*\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
     if place.suffix == ".npz":
         arrays = read_npz(place)
         _need(place, arrays, ("user", "items"))
-        users, items = arrays["user"].astype(np.int64), arrays["items"].astype(np.int64)
+        users, items = whole_numbers(place, "user", arrays["user"]), whole_numbers(place, "item", arrays["items"])
     else:
-        rows = [[int(number) for number in re.findall(r"\d+", line)] for line in _lines(place)]
+        rows = [_candidates(place, number, line) for number, line in _lines(place)]
         if len({len(row) for row in rows}) != 1:
             raise ValueError(
                 f"the file {place} has rows of different lengths, or none; (user,item) and as many others each are needed: check it"
@@ -91,6 +93,13 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
     return Candidates(torch.from_numpy(users), torch.from_numpy(items))
 
 
+def _candidates(place: Path, number: int, line: str) -> list[int]:
+    """The user, the right item and the others of a line."""
+    if not CANDIDATES.fullmatch(line):
+        raise ValueError(f"line {number} of {place} is {line[:60]!r}; '(user,item) item item ..' is needed, numbers from 0: check the file")
+    return [int(one) for one in re.findall(r"\d+", line)]
+
+
 def _from_npz(place: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     arrays = read_npz(place)
     _need(place, arrays, ("user", "item", "rating"))
@@ -100,12 +109,14 @@ def _from_npz(place: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             f"the file {place} has arrays of the shapes {users.shape}, {items.shape}, {ratings.shape}; vectors of one length are needed: "
             "check the file"
         )
-    return users.astype(np.int64), items.astype(np.int64), ratings.astype(np.float64)
+    if ratings.dtype.kind not in "iuf":
+        raise ValueError(f"the file {place} has the rating {ratings[0]!s}; numbers above 0 up to 5 are needed: check it")
+    return whole_numbers(place, "user", users), whole_numbers(place, "item", items), ratings.astype(np.float64)
 
 
 def _from_lines(place: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows = []
-    for number, line in enumerate(_lines(place), 1):
+    for number, line in _lines(place):
         parts = line.replace("::", "\t").split()
         try:
             rows.append((int(parts[0]), int(parts[1]), float(parts[2])))
@@ -117,10 +128,11 @@ def _from_lines(place: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2]
 
 
-def _lines(place: Path) -> list[str]:
+def _lines(place: Path) -> list[tuple[int, str]]:
+    """The lines that are not empty, with their numbers."""
     if not place.is_file():
         raise ValueError(f"the file {place} does not exist; a file of MovieLens is needed: check the path")
-    return [line for line in place.read_text("latin-1").splitlines() if line.strip()]
+    return [(number, line) for number, line in enumerate(place.read_text("latin-1").splitlines(), 1) if line.strip()]
 
 
 def _need(place: Path, arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> None:

@@ -22,6 +22,21 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
+def whole_numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """The values of an array of whole numbers, in any type of number, as int64.
+
+    Raises:
+        ValueError: there are fractions, or something else than numbers.
+    """
+    if values.dtype.kind == "f":
+        is_wrong = ~(np.isfinite(values) & (values == np.rint(values)))
+    else:
+        is_wrong = np.full(values.shape, values.dtype.kind not in "iu")
+    if is_wrong.any():
+        raise ValueError(f"the file {path} has the {name} {values[is_wrong][0]}; whole numbers are needed: check that it is this data set")
+    return values.astype(np.int64)
+
+
 def ascends(offsets: np.ndarray, size: int) -> bool:
     """Whether offsets cut an array of this size into at least one part, none of them empty."""
     return (
