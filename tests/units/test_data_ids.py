@@ -1,5 +1,7 @@
 """Ids of categories: vocabularies, counted and saved, and hashing."""
 
+import itertools
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +86,30 @@ def test_ids_of_other_tables_are_refused(tmp_path: Path) -> None:
         IdVocabulary.load(tmp_path / "v.npz")
     with pytest.raises(ValueError, match=r"min_count=0, most_values=None; at least 1 and 2 are needed"):
         build_vocabulary(criteo, min_count=0)
+    for n_rows in (0, -5):
+        with pytest.raises(ValueError, match=rf"build_vocabulary got n_rows={n_rows}; at least 1 row is needed: raise it, or leave it out"):
+            build_vocabulary(criteo, n_rows=n_rows)
+
+
+def test_a_vocabulary_counts_the_bad_rows_that_it_left_out(tmp_path: Path) -> None:
+    rows = [row(k) for k in range(2000)]
+    files = read_criteo(write(tmp_path / "a.tsv", [*rows, ["bad"]]), block_bytes=50_000)
+    with pytest.warns(UserWarning, match=r"1 bad rows were left out: a\.tsv, line 2001: 1 columns, not 40; repair the file if they matter"):
+        made = build_vocabulary(files)
+    assert sum(made.counts[0]) == 2000
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build_vocabulary(files, n_rows=100)
+
+
+def test_a_vocabulary_whose_header_lacks_a_field_is_refused(tmp_path: Path) -> None:
+    header = np.frombuffer(b'{"version": "tenfold vocabulary 1", "tables": ["a"]}', np.uint8)
+    np.savez(tmp_path / "v.npz", about=header, keys_0=np.zeros(1, np.uint64), counts_0=np.ones(1, np.int64))
+    with pytest.raises(ValueError, match=r"v\.npz is no vocabulary that can be read \(KeyError: 'layout'\); a whole file of"):
+        IdVocabulary.load(tmp_path / "v.npz")
+
+
+def test_every_seed_hashes() -> None:
+    keys = np.arange(52, dtype=np.uint64).reshape(2, 26)
+    found = [HashedIds.of(CRITEO, 1 << 40, seed=seed).encode(keys) for seed in (-1, 0, 1)]
+    assert all((one != other).all() for one, other in itertools.combinations(found, 2))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tenfold.data.ctr import MULTIPLIER, ClickLayout, mixed
+from tenfold.data.ctr import MULTIPLIER, BadRows, ClickLayout, mixed
 from tenfold.data.ctr_file import ClickFiles
 from tenfold.files import replacing
 
@@ -64,7 +65,7 @@ class HashedIds:
     def encode(self, keys: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
             columns = [
-                mixed(keys[:, table] + MULTIPLIER * np.uint64(1 + table + len(self.sizes) * self.seed)) % np.uint64(size)
+                mixed(keys[:, table] + MULTIPLIER * np.uint64((1 + table + len(self.sizes) * self.seed) % (1 << 64))) % np.uint64(size)
                 for table, size in enumerate(self.sizes)
             ]
         return np.stack(columns, 1).astype(np.int64)
@@ -133,18 +134,18 @@ class IdVocabulary:
                 if about["version"] != VERSION:
                     raise ValueError(f"version {about['version']!r}")
                 keys, counts = (tuple(file[f"{name}_{k}"] for k in range(len(about["tables"]))) for name in ("keys", "counts"))
+            return IdVocabulary(
+                about["layout"], tuple(about["tables"]), keys, counts, about["min_count"], about["source"], about["undercount"]
+            )  # fmt: skip
         except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{place} is no vocabulary that can be read ({type(error).__name__}: {error}); a whole file of {VERSION!r} is needed: "
                 "build it again with build_vocabulary"
             ) from error
-        return IdVocabulary(
-            about["layout"], tuple(about["tables"]), keys, counts, about["min_count"], about["source"], about["undercount"]
-        )  # fmt: skip
 
 
 def build_vocabulary(files: ClickFiles, *, min_count: int = 1, most_values: int | None = None, n_rows: int | None = None) -> IdVocabulary:
-    """The vocabulary of one pass over the files, or over their first rows.
+    """The vocabulary of one pass over the files, or over their first rows; a warning counts the bad rows that were left out.
 
     Args:
         min_count: values seen less often share id 0.
@@ -154,15 +155,19 @@ def build_vocabulary(files: ClickFiles, *, min_count: int = 1, most_values: int 
     """
     if min_count < 1 or (most_values is not None and most_values < 2):
         raise ValueError(f"build_vocabulary got min_count={min_count}, most_values={most_values}; at least 1 and 2 are needed: raise them")
+    if n_rows is not None and n_rows < 1:
+        raise ValueError(f"build_vocabulary got n_rows={n_rows}; at least 1 row is needed: raise it, or leave it out for all rows")
     counters = [_Counter(most_values) for _ in files.layout.tables]
-    done = 0
-    for _, rows, _ in files.blocks():
+    done, bad = 0, BadRows()
+    for _, rows, after in files.blocks():
         keys = rows.keys if n_rows is None else rows.keys[: n_rows - done]
-        done += len(keys)
+        done, bad = done + len(keys), after.bad
         for table, counter in enumerate(counters):
             counter.add(keys[:, table])
         if n_rows is not None and done >= n_rows:
             break
+    if bad.count:
+        warnings.warn(f"{bad.count:,} bad rows were left out: {bad}; repair the file if they matter", stacklevel=2)
     found = [counter.result(min_count) for counter in counters]
     return IdVocabulary(
         files.layout.name,
