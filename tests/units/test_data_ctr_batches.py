@@ -63,6 +63,11 @@ def test_states_and_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         match=r"the state is of rows \(0, None\) of a\.tsv .*, but these are rows \(0, 5\) of a\.tsv .*; a pass goes on in the files",
     ):
         Clicks(files, ids, 4, rows=(0, 5)).load_state_dict(state)
+    for wrong in ({}, {**state, "at": {}}, {**state, "at": {**state["at"], "more": 1}}):
+        with pytest.raises(
+            ValueError, match=r"the state is none of Clicks \(.*\); what state_dict\(\) gave is needed: give that, unchanged"
+        ):
+            Clicks(files, ids, 4).load_state_dict(wrong)
     with pytest.raises(
         ValueError, match=r"Clicks got batch_size=0 and rows=\(0, None\); a batch and the rows need at least one row: correct them"
     ):

@@ -97,12 +97,19 @@ class Clicks:
         """Makes the next `iter` go on behind the batch after which the state was taken.
 
         Raises:
-            ValueError: the state is of other files, or of another part of them.
+            ValueError: the state is of other files, or of another part of them, or no state of this class.
         """
-        if (state["files"], tuple(state["rows"])) != (self.files.name, self.rows):
+        try:
+            files, rows = state["files"], tuple(state["rows"])
+            at, skip, given = Position.of(state["at"]), state["skip"], state["given"]
+        except (KeyError, TypeError) as error:
             raise ValueError(
-                f"the state is of rows {tuple(state['rows'])} of {state['files']}, but these are rows {self.rows} of {self.files.name}; a "
+                f"the state is none of Clicks ({type(error).__name__}: {error}); what state_dict() gave is needed: give that, unchanged"
+            ) from error
+        if (files, rows) != (self.files.name, self.rows):
+            raise ValueError(
+                f"the state is of rows {rows} of {files}, but these are rows {self.rows} of {self.files.name}; a "
                 "pass goes on in the files that it began in: give them, unchanged"
             )
-        self._at, self._skip, self._given = Position.of(state["at"]), state["skip"], state["given"]
+        self._at, self._skip, self._given = at, skip, given
         self._is_resumed = True
