@@ -240,6 +240,8 @@ def test_reuse_is_counted() -> None:
     assert dict(reuse.products) == {(0, 1): 3, (0, 1, 2): 5} or dict(reuse.products) == {(1, 2): 5, (0, 1, 2): 5}
     assert reuse.unique_ratio == 5 / 8
     assert str(reuse).startswith("8 ids, 5 different ones: U/B 0.625, P/B ")
+    nothing = tnn.Embedding(60, 8, format=TTM(rank=2)).reuse(ids[:0])
+    assert (nothing.n_different, nothing.unique_ratio, nothing.prefix_ratio) == (0, 0, 0)
 
 
 def test_groups_hold_every_row_once() -> None:

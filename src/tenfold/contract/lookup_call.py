@@ -125,8 +125,10 @@ class Reuse:
 
 
 def reuse_of(network: Network, ids: Tensor) -> Reuse:
-    """What the ids (B,), at least one, have in common."""
-    plan = plan_lookup(network, len(ids))
+    """What the ids (B,) have in common."""
+    plan = plan_lookup(network, max(1, len(ids)))
+    if not len(ids):
+        return Reuse(0, 0, tuple((one.digits, 0) for one in plan.products))
     found = Ids.of(ids, plan.radices, plan.lead)
     digits = digits_of(found.different, plan.radices)
     counts = [
