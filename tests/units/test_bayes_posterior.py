@@ -91,6 +91,8 @@ def test_rows_are_those_that_the_layer_has(kind: Any) -> None:
             IndexError, match=f"row_moments got the id {wrong}, but layer 'table' has 29 rows; ids must be 0 to 28: check the vocabulary"
         ):
             posterior.row_moments("table", torch.tensor([3, wrong]))
+    with pytest.raises(TypeError, match=r"row_moments got ids of the dtype torch.float32; torch.int64 or torch.int32 is needed: convert"):
+        posterior.row_moments("table", torch.tensor([1.0]))
 
 
 def test_penalty_is_warmed_up_and_per_example() -> None:

@@ -222,6 +222,13 @@ def test_counted_digits_are_the_marginals_of_the_ids() -> None:
     for bad in (-1, 36):
         with pytest.raises(ValueError, match=rf"the ids of table 'w' are from {min(bad, 3)} to {max(bad, 3)}; they must be from 0 to 35"):
             counted.add("w", torch.tensor([3, bad]))
+    with pytest.raises(TypeError, match=r"the ids of table 'w' are torch.float32; torch.int64 or torch.int32 is needed: give the ids"):
+        counted.add("w", torch.tensor([1.5]))
+    padded = IdFrequencies({"w": make_fold([("o", 4), ("i", 10)], 2, in_modes=(3, 4))})
+    with pytest.raises(
+        ValueError, match="the ids of table 'w' are from 10 to 10; they must be from 0 to 9: give the ids that are looked up"
+    ):
+        padded.add("w", torch.tensor([10]))
 
 
 def test_selection_keeps_what_is_marked() -> None:

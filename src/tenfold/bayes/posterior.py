@@ -142,7 +142,10 @@ class Posterior(RankMethod):
 
         Raises:
             IndexError: an id is none of the rows.
+            TypeError: the ids are no whole numbers.
         """
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"row_moments got ids of the dtype {ids.dtype}; torch.int64 or torch.int32 is needed: convert them")
         weight = self.run.weights[name]
         n_rows, (low, high) = weight.fold.axis("i").size, map(int, ids.aminmax()) if ids.numel() else (0, 0)
         if low < 0 or high >= n_rows:

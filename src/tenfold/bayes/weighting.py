@@ -37,6 +37,7 @@ class IdFrequencies:
     """
 
     def __init__(self, folds: Mapping[str, Fold]) -> None:
+        self._n_rows = {name: fold.axis("i").size for name, fold in folds.items()}
         self.moments = {
             name: {mode: torch.zeros(fold.sizes[mode], dtype=torch.float64) for mode in fold.role("i")} for name, fold in folds.items()
         }
@@ -45,19 +46,23 @@ class IdFrequencies:
         """Counts ids of a table in, of any shape.
 
         Raises:
+            TypeError: the ids are no whole numbers.
             ValueError: there is no such table, or an id is none of its rows.
         """
         if name not in self.moments:
             raise ValueError(f"there is no table {name!r}; ids can be counted for {', '.join(self.moments) or 'none'}: give one of these")
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(
+                f"the ids of table {name!r} are {ids.dtype}; torch.int64 or torch.int32 is needed: give the ids that are looked up"
+            )
         ids, counts = ids.detach().flatten().cpu(), list(self.moments[name].values())
-        sizes = [len(one) for one in counts]
         low, high = (int(one) for one in ids.aminmax()) if len(ids) else (0, 0)
-        if low < 0 or high >= math.prod(sizes):
+        if low < 0 or high >= self._n_rows[name]:
             raise ValueError(
-                f"the ids of table {name!r} are from {low} to {high}; they must be from 0 to {math.prod(sizes) - 1}: give the ids that "
+                f"the ids of table {name!r} are from {low} to {high}; they must be from 0 to {self._n_rows[name] - 1}: give the ids that "
                 "are looked up"
             )
-        for one, digits in zip(counts, digits_of(ids, sizes), strict=True):
+        for one, digits in zip(counts, digits_of(ids, [len(one) for one in counts]), strict=True):
             one += torch.bincount(digits, minlength=len(one))
 
 
