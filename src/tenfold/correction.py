@@ -1,5 +1,6 @@
 """Correction of factorised weights: the same weights within a bound, from factors that are less sensitive."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from tenfold.decompose import batched_factors, check_weight, group_tensors, unbatched_factors
 from tenfold.diagnosis import UNBALANCED, diagnose, weights_of
 from tenfold.recurrent.opened import opened_view
-from tenfold.solvers.epc import Objective, epc
+from tenfold.solvers.epc import Objective, check_slack, epc
 from tenfold.solvers.sensitivity import rebalance
 from tenfold.solvers.solution import INTENSITY_LIMIT
 from tenfold.survey import survey
@@ -24,23 +25,38 @@ def correct(model: nn.Module, dense: nn.Module | None = None, *, slack: float = 
     weight as it is. Parameters stay the same objects, so an optimiser goes on with them.
 
     Args:
-        dense: the model before compression; the bound is then `slack` times the error that each layer has. Left out, no weight moves by
-            more than OWN_DELTA of itself.
+        dense: the model before compression; the bound is then `slack` times the error that each layer has. Left out, and where that
+            bound is the norm of the dense weight or more, no weight moves by more than OWN_DELTA of itself.
 
     Raises:
-        ValueError: the model has no factorised weight, or `dense` has no layer of a name.
+        ValueError: the model has no factorised weight, `dense` has no layer of a name, or the slack is below 1.
+
+    Warns where a layer cannot be corrected, and leaves it as it is.
     """
+    check_slack(slack)
     originals: dict[str, Any] = {} if dense is None else {name: one for one in survey(opened_view(dense)) for name in one.names}
-    weights, done = weights_of(model), []
-    for one in diagnose(model):
+    weights, found, done = weights_of(model), diagnose(model), []
+    for one in found:
+        if one.intensity_ratio > INTENSITY_LIMIT and dense is not None and one.name not in originals:
+            raise ValueError(
+                f"{type(dense).__name__} has no layer {one.name!r}; the bound on a layer's error needs the weight that it stands for: "
+                "give the model before compression, or leave `dense` out"
+            )
+    for one in found:
         weight = weights[one.name]
         if one.intensity_ratio > INTENSITY_LIMIT:
-            if dense is not None and one.name not in originals:
-                raise ValueError(
-                    f"{type(dense).__name__} has no layer {one.name!r}; the bound on a layer's error needs the weight that it stands for: "
-                    "give the model before compression, or leave `dense` out"
+            original = originals[one.name].weight if dense is not None else None
+            try:
+                if original is not None and not _is_bounded(weight, original, slack):
+                    original = None
+                better = corrected(weight, original, slack=slack, sweeps=sweeps)
+            except (RuntimeError, ArithmeticError, ValueError, TypeError) as error:
+                warnings.warn(
+                    f"{one.name or 'the model'} could not be corrected ({error}) and stays as it is; its terms cancel: "
+                    "give the model before compression, or choose another format or rank for it",
+                    stacklevel=2,
                 )
-            better = corrected(weight, originals[one.name].weight if dense is not None else None, slack=slack, sweeps=sweeps)
+                continue
             factors = [factor.detach() for factor in better.factors]
         elif one.imbalance > UNBALANCED:
             network, batched = batched_factors(weight, torch.float64)
@@ -52,6 +68,14 @@ def correct(model: nn.Module, dense: nn.Module | None = None, *, slack: float = 
                 old.copy_(new)
         done.append(one.name)
     return done
+
+
+def _is_bounded(weight: FactorizedWeight, dense: Tensor, slack: float) -> bool:
+    """Whether the bound on the error is below the norm in every group; zero factors meet any other."""
+    with torch.no_grad():
+        target, own = (group_tensors(weight.fold, one.detach().double()).flatten(1) for one in (dense, weight.dense()))
+    norms = target.norm(dim=1)
+    return bool(((slack * (own - target).norm(dim=1) < norms) | (norms == 0)).all())
 
 
 def corrected(

@@ -86,6 +86,25 @@ def test_the_error_to_the_dense_model_is_kept():
         correct(nn.Sequential(degenerate(layer)), nn.Sequential(nn.ReLU()))
 
 
+def test_a_layer_far_from_its_dense_weight_moves_by_a_per_cent_and_one_without_is_named():
+    """The first layer's bound would be 1 or more, which zero factors meet; the last one's dense layer has another shape."""
+    torch.manual_seed(0)
+    far, near, wrong = (degenerate(tenfold.nn.Conv2d(16, 16, 3, format=CP(rank=6), dtype=torch.float64)) for _ in range(3))
+    dense = nn.Sequential(*(nn.Conv2d(16, n, 3, dtype=torch.float64) for n in (16, 16, 8)))
+    with torch.no_grad():
+        dense[1].weight.copy_(near.weight + 0.1 * near.weight.norm() / 48 * torch.randn_like(near.weight))
+    before, error = far.weight.detach().clone(), relative(near.weight, dense[1].weight)
+    assert relative(far.weight, dense[0].weight) > 1
+    model = nn.Sequential(far, near, wrong)
+    with pytest.warns(UserWarning, match=r"^2 could not be corrected \(the weight has shape \(8, 16, 3, 3\), but .*\) and stays as it is"):
+        assert correct(model, dense) == ["0", "1"]
+    assert [one.is_flagged for one in diagnose(model)] == [False, False, True]
+    assert 0 < relative(far.weight, before) <= 0.01 * (1 + 1e-9)
+    assert relative(near.weight, dense[1].weight) <= 1.01 * error * (1 + 1e-6)
+    with pytest.raises(ValueError, match="the slack is 0.9; the bound is slack x the error of the fit"):
+        correct(model, dense, slack=0.9)
+
+
 def test_frozen_factors_stay_frozen():
     layer = tenfold.nn.Linear.from_dense(nn.Linear(16, 12), TR(rank=3)).requires_grad_(False)
     assert not any(factor.requires_grad for factor in corrected(layer.factorized).factors)

@@ -227,13 +227,18 @@ def check_delta(delta: float | Tensor) -> None:
         )
 
 
+def check_slack(slack: float) -> None:
+    """Raises ValueError where the error of a fit, times the slack, is no bound on it."""
+    if not 1 <= slack < math.inf:
+        raise ValueError(f"the slack is {slack}; the bound is slack x the error of the fit, so it must be at least 1: give 1.01, say")
+
+
 def _bound(problem: _Problem, start: _State, slack: float, delta: float | Tensor | None) -> Tensor:
     """The bound on the squared error, (batch,)."""
     is_zero = problem.norm == 0  # nothing is to be met: such factors stay as they are
     reached = torch.where(is_zero, 0.0, start.squared / torch.where(is_zero, 1.0, problem.norm)).sqrt()
     if delta is None:
-        if not 1 <= slack < math.inf:
-            raise ValueError(f"the slack is {slack}; the bound is slack x the error of the fit, so it must be at least 1: give 1.01, say")
+        check_slack(slack)
         wanted = slack * reached
     else:
         check_delta(delta)
