@@ -39,9 +39,11 @@ def test_a_budget_of_accuracy_is_searched_and_goes_on_after_kill_9(cli: Cli, fol
             time.sleep(0.01)
         running.send_signal(signal.SIGKILL)
     assert running.returncode == -signal.SIGKILL
+    (state.parent / "notes.txt").write_text("of somebody else")
     done = cli(*search_command("killed_search"))
     assert done.returncode == 0, done.stderr
     again = json.loads(done.stdout)["search"]
     assert [one | {"seconds": 0} for one in again["trials"]] == [one | {"seconds": 0} for one in trials]
     one, two = (read_tensors(folder / name / "model.safetensors") for name in ("found", "killed_search"))
     assert all((value == two[name]).all() for name, value in one.items())
+    assert [path.name for path in state.parent.iterdir()] == ["notes.txt"]

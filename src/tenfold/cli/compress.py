@@ -1,7 +1,6 @@
 """tenfold compress: the main command, from a dense model to a compressed one with its report. `Job` is also the demo's."""
 
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from tenfold.evaluate import Evaluation, evaluate
 from tenfold.identity import model_identity
 from tenfold.plan import Latency, Plan
 from tenfold.ranks.held_out import hold_out
+from tenfold.ranks.trials import remove_search
 from tenfold.recipes.kept import read_kept, write_kept
 from tenfold.report import Report
 from tenfold.sizes import n_bytes
@@ -221,7 +221,7 @@ class Job:
         )
         files = self._write(found.model, found.plan)
         report = self._report(found.model, found.plan, found.history, None, command)
-        shutil.rmtree(self.out / SEARCH)
+        remove_search(self.out / SEARCH)
         trials = [{name: value for name, value in asdict(one).items() if name != "plan"} for one in found.trials]
         data = result_data(report, files, time.monotonic() - self.start) | {"search": {"verdict": found.verdict, "trials": trials}}
         return Outcome(data, (str(found), *result_tables(report), f"written to {self.out}: {', '.join(files)}"))

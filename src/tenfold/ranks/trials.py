@@ -1,5 +1,6 @@
 """Trials of a search: what was tried with which result, as a table and in a folder from which a killed search goes on."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -18,6 +19,7 @@ from tenfold.state_file import check_settings
 VERSION = 1
 FILE = "search.json"
 BEST = "best.safetensors"
+WRITTEN = (FILE, BEST, "trial[0-9]*.ckpt", ".tenfold-*")  # the last: of writers that were killed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,14 @@ class TrialFile:
         """Writes the state. Raises OSError where the folder cannot be written."""
         if self.path is not None:
             write_text(self.path, json.dumps({"version": VERSION, "settings": self.settings, **state}, indent=1))
+
+
+def remove_search(folder: Path) -> None:
+    """Removes what a search wrote to its folder, and the folder where nothing else is in it."""
+    with contextlib.suppress(OSError):
+        for file in [file for pattern in WRITTEN for file in folder.glob(pattern)]:
+            file.unlink()
+        folder.rmdir()
 
 
 def trial_of(data: Mapping[str, Any]) -> Trial:
