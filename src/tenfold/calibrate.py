@@ -42,7 +42,8 @@ def reestimate_norms(
 ) -> int:
     """Recomputes the running statistics of every BatchNorm from the data; returns how many there are.
 
-    The statistics belong to the activations of the model as it was; those of a compressed model have moved.
+    The statistics belong to the activations of the model as it was; those of a compressed model have moved. Where an error ends the runs,
+    the model keeps those that it had.
 
     Args:
         reference: the model before compression. Its statistics, which may come from other data or from augmented ones, are then moved by
@@ -58,6 +59,7 @@ def reestimate_norms(
                 matched.run(inputs)
         return len(norms)
     momenta = {name: norm.momentum for name, norm in norms.items()}
+    saved = [(buffer, buffer.detach().clone()) for norm in norms.values() for buffer in norm.buffers()]
     try:
         with probing(model, learning=norms.values()):
             for norm in norms.values():
@@ -69,6 +71,11 @@ def reestimate_norms(
                 largest = max(largest, batch_size(inputs))
                 if batch_size(inputs) > largest // 2:  # a small last batch would count as much as the others; one sample has no variance
                     run_on(model, inputs)
+    except BaseException:
+        with torch.no_grad():
+            for buffer, values in saved:
+                buffer.copy_(values)
+        raise
     finally:
         for name, norm in norms.items():
             norm.momentum = momenta[name]
@@ -84,7 +91,7 @@ class MatchedNorms:
 
     `run` gives the same inputs to both. Each BatchNorm's statistics are then those of its twin, scaled and moved as the variances and
     means of their inputs are: a layer before it that only scales and shifts its outputs changes nothing after it. A BatchNorm that no
-    input reached keeps what it has.
+    input reached keeps what it has, and so do all where the context ends with an error.
     """
 
     def __init__(self, model: nn.Module, reference: nn.Module) -> None:
@@ -141,13 +148,13 @@ class MatchedNorms:
 
         return match
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
         with torch.no_grad():
             for name, (norm, _) in self._pairs.items():
                 norm.running_mean, norm.running_var = self._own[name]
-                if name in self._sums:
+                if error is None and name in self._sums:
                     mean, variance, rows = self._sums[name]
                     norm.running_mean.copy_(mean / rows)
                     norm.running_var.copy_(variance / rows)

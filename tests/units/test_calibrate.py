@@ -325,6 +325,18 @@ def test_momentum_and_modes_come_back_after_an_error():
     assert [model[1].momentum, model[4].momentum] == [0.3, 0.1] and all(module.training for module in model.modules())
 
 
+@pytest.mark.parametrize("has_reference", [False, True])
+def test_statistics_come_back_after_an_error(has_reference: bool):
+    """The second batch is one that the model does not take."""
+    model = normed()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    with pytest.raises(RuntimeError, match="does not run on the calibration data"):
+        reestimate_norms(model, [torch.randn(64, 5) + 5, torch.randn(64, 4)], reference=normed() if has_reference else None)
+    assert len(before) == 6
+    for name, value in model.named_buffers():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
 def test_norms_without_running_statistics_stay_as_they_are():
     assert reestimate_norms(nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)), [torch.zeros(2, 3)]) == 0
     assert reestimate_norms(nn.Sequential(nn.LayerNorm(3), nn.InstanceNorm1d(3)), [torch.zeros(2, 3)]) == 0
