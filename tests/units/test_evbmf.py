@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tenfold import CP, SVD, Tucker
+from tenfold import CP, SVD, Tucker, plan
 from tenfold.ranks.evbmf import _tau, evbmf, evbmf_plan, weakened_ranks
 from tenfold.selection import Choice
 from tenfold.survey import survey
@@ -105,6 +105,17 @@ def test_plans_have_the_ranks_found_and_never_0():
     assert made["noise"].format == Tucker(rank=(1, 1))
     assert made["linear"].format == SVD(rank=4)
     assert {one.name: one.format for one in evbmf_plan(Planted(), SVD()).layers}["linear"] == SVD(rank=4)
+
+
+def test_where_no_layer_gets_smaller_all_stay_dense_with_a_reason():
+    x = torch.zeros(2, 24, 6, 6)
+    made = evbmf_plan(Planted(), weakening=0.0, inputs=x, filter=["conv", "noise"])
+    dense = "with the ranks that EVBMF finds it has as many values or more"
+    assert [(one.format, one.reason) for one in made.layers] == [(None, dense), (None, dense), (None, "left out by the filter")]
+    assert made.params_after == made.params_before > 0 and made.flops_after == made.flops_before
+    assert made.flops_before == plan(Planted(), SVD(rank=1), inputs=x).flops_before
+    mixed = evbmf_plan(Planted(), weakening=0.3, filter=["conv", "linear"])
+    assert [(one.format is None, one.reason) for one in mixed.layers] == [(False, ""), (True, "left out by the filter"), (True, dense)]
 
 
 def test_weakened_ranks_lie_between_all_and_those_found():

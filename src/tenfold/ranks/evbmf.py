@@ -26,12 +26,15 @@ from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.formats import SVD, Tucker, format_text
 from tenfold.plan import Plan, plan
+from tenfold.ranks.offers import plan_of_rows, row_of
 from tenfold.recurrent.opened import opened_view
 from tenfold.selection import Choice, Filter, select
 from tenfold.survey import survey
+from tenfold.trace import trace
 from tenfold.wrappers import unwrapped
 
 GRID = 256  # noise variances, in equal ratios, at which the free energy is looked at before the best place is refined
+NOT_SMALLER = "with the ranks that EVBMF finds it has as many values or more"
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -99,7 +102,7 @@ def evbmf_plan(
     if not 0 <= weakening <= 1:
         raise ValueError(f"weakening is {weakening}; it needs 0 (all ranks are kept) to 1 (those of EVBMF): give one in between")
     view = opened_view(unwrapped(model))
-    chosen, _ = select(found := survey(view), format, filter)
+    chosen, reasons = select(found := survey(view), format, filter)
     formats: dict[str, Format | None] = {}
     for one in found:
         if one.name not in chosen:
@@ -109,7 +112,15 @@ def evbmf_plan(
         ranks = weakened_ranks(own, fold, one.weight, weakening)
         made = replace(own, rank=ranks[0] if len(ranks) == 1 else ranks)
         formats[one.name] = made if made.network(fold).numel < one.n_values else None
-    return plan(model, formats, inputs=inputs, seed=seed)
+        if formats[one.name] is None:
+            reasons[one.name] = NOT_SMALLER
+    if any(formats.values()):
+        whole = plan(model, formats, inputs=inputs, seed=seed)
+    else:  # `plan` would find nothing to do
+        steps = trace(view, inputs, [one for one in found if one.name in chosen]) if inputs is not None else None
+        whole = plan_of_rows(view, [row_of(one, None, "", steps) for one in found], None, steps, "weight", seed)
+    rows = (replace(row, reason=reasons.get(row.name, row.reason)) for row in whole.layers)
+    return replace(whole, layers=tuple(rows))
 
 
 def weakened_ranks(format: Format, fold: Fold, weight: Tensor, weakening: float) -> tuple[int, ...]:
