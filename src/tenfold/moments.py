@@ -32,7 +32,7 @@ class InputMoments:
     def __init__(self, model: nn.Module, layers: Sequence[Found]) -> None:
         self._layers = [one for one in layers if is_calibrated(one)]
         self._diagonal = {one.name for one in self._layers if not has_whole_moment(one)}
-        self._norms = batch_norms(model)
+        self._model, self._norms = model, batch_norms(model)
         self._sums: dict[str, Sums] = {}
         self._biased = {one.name for one in self._layers if getattr(one.module, "bias", None) is not None}
         self._uses = Uses()
@@ -44,6 +44,7 @@ class InputMoments:
             self._handles.append(one.module.register_forward_hook(self._watch(one.name)))
         for norm in self._norms.values():
             self._handles.append(norm.register_forward_pre_hook(self._enter_norm))
+        self._handles.append(self._model.register_forward_hook(self._leave_model))
         self._uses.__enter__()
         return self
 
@@ -68,6 +69,9 @@ class InputMoments:
 
     def _enter_norm(self, _: nn.Module, arguments: tuple[Any, ...]) -> None:
         self._uses.norm(arguments)
+
+    def _leave_model(self, _: nn.Module, arguments: Any, output: Any) -> None:
+        self._uses.returned(output)
 
     @property
     def moments(self) -> dict[str, Whitening]:

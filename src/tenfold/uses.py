@@ -14,7 +14,7 @@ NORMS = (F.batch_norm, torch.batch_norm)
 
 
 class Uses(TorchFunctionMode):
-    """A context that sees which functions take the outputs of layers: BatchNorms alone, or others too, as a connection past the norm."""
+    """A context that sees who takes the outputs of layers: BatchNorms alone, or others too, as a connection past the norm or the caller."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,6 +37,10 @@ class Uses(TorchFunctionMode):
     def norm(self, arguments: tuple[Any, ...]) -> None:
         """Counts arguments that a BatchNorm gets."""
         self._normed.update(self._names(arguments))
+
+    def returned(self, output: Any) -> None:
+        """Counts what the model gives back: whoever gets it may use its mean."""
+        self._others.update(self._names([output]))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         names = [] if func in NORMS else self._names([*args, *(kwargs or {}).values()])

@@ -183,7 +183,7 @@ class Stem(nn.Module):
         super().__init__()
         self.way, self.stem, self.norm = way, nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         y = self.stem(x)
         assert y.shape[1] == 4 and y.dim() == 4
         if self.way == "in place":
@@ -191,10 +191,13 @@ class Stem(nn.Module):
         elif self.way == "before":
             y = y + (2 * y).sum()
         z = self.norm(y)
-        return {"past": lambda: z + y, "joined": lambda: torch.cat([z, y]), "in place": lambda: z}.get(self.way, z.relu)()
+        ways = {"past": lambda: z + y, "joined": lambda: torch.cat([z, y]), "in place": lambda: z, "returned": lambda: {"z": z, "y": [y]}}
+        return ways.get(self.way, z.relu)()
 
 
-@pytest.mark.parametrize("way, is_free", [("alone", True), ("past", False), ("joined", False), ("in place", False), ("before", False)])
+@pytest.mark.parametrize(
+    "way, is_free", [("alone", True), ("past", False), ("joined", False), ("in place", False), ("before", False), ("returned", False)]
+)
 def test_a_mean_is_free_where_a_batchnorm_is_all_that_sees_it(way: str, is_free: bool):
     model, x = Stem(way).eval(), torch.randn(2, 4, 3, 8, 8)
     assert input_moments(model, survey(model), [x[0], x[1]])["stem"].is_mean_free == is_free
