@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tenfold.budget import Budget
@@ -67,6 +68,10 @@ def parse(text: str, source: str = "plan") -> Plan:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{source}, line {_line_of(text, name, 'layers')}, layer {name!r}: {error}") from error
     params, flops = data.get("params", [0, 0]), data.get("flops", [None, None])
+    said, layers = layers, [_without_factors(one) if one.format is None else one for one in layers]
+    params[1] += sum(one.params_after - old.params_after for one, old in zip(layers, said, strict=True))
+    if flops[1] is not None:
+        flops[1] += sum((one.flops_after or 0) - (old.flops_after or 0) for one, old in zip(layers, said, strict=True))
     return Plan(
         layers=tuple(layers),
         model=data.get("model", ""),
@@ -153,6 +158,20 @@ def _layer(name: str, value: Any) -> LayerPlan:
         predicted_speedup=value.get("predicted_speedup"),
         measured_speedup=value.get("measured_speedup"),
         metric=value.get("metric", ""),
+    )
+
+
+def _without_factors(layer: LayerPlan) -> LayerPlan:
+    """The row of a dense layer without what the plan predicted of factors, which may be left of a line that a person edited."""
+    return replace(
+        layer,
+        reason=layer.reason or "set to dense in the plan",
+        params_after=layer.params_before,
+        flops_after=layer.flops_before,
+        error=None,
+        predicted_speedup=None,
+        measured_speedup=None,
+        metric="",
     )
 
 

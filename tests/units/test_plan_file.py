@@ -55,7 +55,7 @@ def test_every_name_comes_back_and_is_found_in_the_text(name: str):
     "made",
     [
         example(),
-        example(layer("a", format=None, reason='it is "tied"', params_after=2048, error=None)),
+        example(layer("a", format=None, reason='it is "tied"', params_after=2048, flops_after=4096, error=None)),
         example(layer("a", predicted_speedup=1.25, measured_speedup=0.98), layer("b", predicted_speedup=3.5)),
         example(layer("a", format=TTM(rank=(4,)), in_modes=(4, 8), out_modes=(8, 8), shape=(64, 32, 3, 3))),
         dataclasses.replace(
@@ -84,6 +84,17 @@ def test_the_text_of_a_real_plan_is_exact():
     torch.manual_seed(0)
     a, b = compress(model, made), compress(model, again)
     torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
+
+
+def test_a_layer_set_to_dense_keeps_no_numbers_of_its_factors():
+    made = example(layer("a", predicted_speedup=2.0, measured_speedup=1.5, metric="weight"), layer("b"))
+    edited = Plan.parse(made.to_text().replace("svd:rank=4", "dense", 1))
+    dense = layer("a", format=None, reason="set to dense in the plan", params_after=2048, flops_after=4096, error=None)
+    assert edited.layers == (dense, layer("b"))
+    assert (edited.params_before, edited.params_after, edited.flops_before, edited.flops_after) == (4000, 2664, 9000, 7328)
+    assert "dense (set to dense in the plan)" in str(edited) and Plan.parse(edited.to_text()) == edited
+    noted = Plan.parse(text('a = { use = "dense", params = [9, 3], note = "it is slow" }')).layers[0]
+    assert (noted.reason, noted.params_after, noted.flops_after) == ("it is slow", 9, None)
 
 
 def test_a_plan_is_saved_and_loaded(tmp_path: Path):
