@@ -20,6 +20,7 @@ from tenfold.moments import is_calibrated
 from tenfold.network import Network
 from tenfold.places import replace
 from tenfold.plan import LayerPlan, Plan, explicit_plan
+from tenfold.plan_data import use_text
 from tenfold.progress import Progress, silent
 from tenfold.recurrent.opened import close_recurrent, open_recurrent, opened_view
 from tenfold.selection import Choice, Formats
@@ -171,13 +172,13 @@ def factorize(model: nn.Module, formats: Formats) -> nn.Module:
 
 
 def _check(found: Sequence[Found], plan: Plan) -> list[tuple[Found, LayerPlan]]:
-    """The layers to be factorised with their rows.
+    """The layers to be factorised with their rows; of rows that name a shared layer by several names and agree, the first.
 
     Raises:
-        ValueError: the plan names a layer that the model does not have, or one of another type or shape.
+        ValueError: the plan names a layer that the model does not have, or one of another type or shape, or rows of one layer differ.
     """
     by_name = {name: one for one in found for name in one.names}
-    work = []
+    work, rows = [], dict[str, LayerPlan]()
     for row in plan.layers:
         one = by_name.get(row.name)
         if one is None:
@@ -190,7 +191,13 @@ def _check(found: Sequence[Found], plan: Plan) -> list[tuple[Found, LayerPlan]]:
                 f"the plan is for another model: its layer {row.name!r} is a {row.kind} of shape {row.shape}, but here it is a "
                 f"{type(one.module).__name__} of shape {one.shape}; make a plan for this model"
             )
-        if row.format is None:
+        first = rows.setdefault(one.name, row)
+        if (uses := [use_text(first), use_text(row)])[0] != uses[1]:
+            raise ValueError(
+                f"the plan says {first.name!r} = {uses[0]} and {row.name!r} = {uses[1]}, but both are names of one layer, which gets one "
+                "format: take one of the lines out, or let both say the same"
+            )
+        if row.format is None or first is not row:
             continue
         if one.layer is None:
             raise ValueError(f'the plan factorises {row.name!r}, but {one.reason}; set it to "dense" in the plan')

@@ -103,6 +103,11 @@ def _flops(layer: LayerPlan) -> str:
     return f"{layer.flops_before:,} -> {layer.flops_after:,}" if layer.format else f"{layer.flops_before:,}"
 
 
+def use_text(layer: LayerPlan) -> str:
+    """What a layer becomes, as a plan's text says it."""
+    return format_text(layer.format, layer.in_modes, layer.out_modes) if layer.format else "dense"
+
+
 def error_text(layer: LayerPlan, digits: int) -> str:
     """The predicted error; of what, where that is not what the plan's metric says."""
     if layer.error is None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from tenfold.budget import Budget
-from tenfold.formats import format_text, parse_format
-from tenfold.plan_data import LayerPlan, Plan
+from tenfold.formats import parse_format
+from tenfold.plan_data import LayerPlan, Plan, use_text
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -176,9 +176,8 @@ def _without_factors(layer: LayerPlan) -> LayerPlan:
 
 
 def _line(layer: LayerPlan) -> str:
-    use = format_text(layer.format, layer.in_modes, layer.out_modes) if layer.format else "dense"
     params = [layer.params_before, layer.params_after]
-    values: dict[str, Any] = {"use": use, "kind": layer.kind, "shape": list(layer.shape), "params": params}
+    values: dict[str, Any] = {"use": use_text(layer), "kind": layer.kind, "shape": list(layer.shape), "params": params}
     if layer.flops_before is not None:
         values["flops"] = [layer.flops_before, layer.flops_after]
     if layer.error is not None:

@@ -211,6 +211,32 @@ def test_a_plan_that_does_not_fit_the_model(row: LayerPlan, message: str):
         compress(nn.Sequential(nn.Linear(32, 64), nn.Bilinear(64, 64, 2)), example(row))
 
 
+class Shared(nn.Module):
+    """One layer with two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(16, 16)
+        self.b, self.c = self.a, nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.b(self.a(x).relu()).relu())
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_lines_for_both_names_of_a_shared_layer_count_once(sequential: bool):
+    given = Plan.parse(text('a = "svd:rank=3"', 'b = "svd:rank=3"', 'c = "svd:rank=2"'))
+    small: Any = compress(Shared(), given, calibration=torch.randn(64, 16), sequential=sequential)
+    assert small.a is small.b and [small.a.factorized.network.ranks["r"], small.c.factorized.network.ranks["r"]] == [3, 2]
+
+
+@pytest.mark.parametrize("use", ["svd:rank=5", "dense"])
+def test_lines_for_both_names_that_differ_are_refused(use: str):
+    message = f"the plan says 'a' = svd:rank=3 and 'b' = {use}, but both are names of one layer, which gets one format: take one"
+    with pytest.raises(ValueError, match=message):
+        compress(Shared(), Plan.parse(text('a = "svd:rank=3"', f'b = "{use}"')))
+
+
 def test_the_table_has_a_line_for_each_layer_and_the_totals():
     table = str(example(layer("body"), layer("", format=None, reason="tied", params_after=2048, error=None)))
     lines = table.split("\n")
