@@ -29,6 +29,7 @@ def batches(
     generator: torch.Generator | None = None,
     drop_last: bool = False,
     start: int = 0,
+    what: str = "data",
 ) -> Iterator[Batch]:
     """Pairs (inputs, targets) for one pass over the data; targets are None where there are none.
 
@@ -40,10 +41,11 @@ def batches(
         generator: decides the order where `shuffle` is set; the same state gives the same order.
         drop_last: leaves out a last batch that is smaller than the others, unless it is the only one.
         start: the number of batches to leave out at the beginning.
+        what: the data, as an error calls them.
 
     Raises:
         ValueError: the data are empty, or `batch_size` is below 1.
-        TypeError: the data are none of the above.
+        TypeError: the data are none of the above, or their samples are not tensors yet.
 
     >>> data = torch.utils.data.TensorDataset(torch.arange(5), torch.arange(5))
     >>> [inputs.tolist() for inputs, _ in batches(data, 2)]
@@ -53,7 +55,7 @@ def batches(
         raise ValueError(f"batch_size is {batch_size}; it needs at least 1 sample, e.g. batch_size=128")
     made = _own_batches(data)
     if made is None:
-        given = _given_batches(data)
+        given = _joined(_given_batches(data), what)
         for _ in itertools.islice(given, start):  # at once, not at the first use: what follows may depend on random numbers drawn here
             pass
         return given
@@ -62,10 +64,21 @@ def batches(
         raise _empty(data)
     order = torch.randperm(size, generator=generator) if shuffle else None
     count = _count(size, batch_size, drop_last)
-    return (
-        take(slice(k * batch_size, (k + 1) * batch_size) if order is None else order[k * batch_size : (k + 1) * batch_size])
-        for k in range(start, count)
-    )
+    made_of = (slice(k * batch_size, (k + 1) * batch_size) for k in range(start, count))
+    return _joined((take(rows if order is None else order[rows]) for rows in made_of), what)
+
+
+def _joined(given: Iterator[Batch], what: str) -> Iterator[Batch]:
+    """The batches; an error tells where samples cannot be joined to them."""
+    try:
+        yield from given
+    except TypeError as error:
+        if "default_collate" not in str(error):
+            raise
+        raise TypeError(
+            f"the samples of the {what} cannot be joined to batches ({error}); tensors are needed: give the data set the "
+            "transforms that the model was trained with, such as to tensors and normalised"
+        ) from error
 
 
 def n_batches(data: Any, batch_size: int, *, drop_last: bool = False) -> int:

@@ -19,6 +19,7 @@ MOMENT_SAMPLES = 2048  # second moments of inputs settle early
 NORM_SAMPLES = 4096
 MATCHED_SAMPLES = 1024  # fewer do where both models see the same ones
 BATCH_SIZE = 64
+CALIBRATION = "calibration data"  # as errors call them
 REFUSALS = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError)  # of models that check what they get
 LEAST_VARIANCE = 1e-4  # of the running variance, added to both variances of a ratio
 
@@ -166,7 +167,7 @@ def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     return rows.mean(1), rows.var(1, unbiased=False)
 
 
-def run_on(model: nn.Module, inputs: Any, data: str = "calibration data") -> Any:
+def run_on(model: nn.Module, inputs: Any, data: str = CALIBRATION) -> Any:
     """The model's output for inputs; `data` is what an error calls where they come from.
 
     Raises:
@@ -174,7 +175,7 @@ def run_on(model: nn.Module, inputs: Any, data: str = "calibration data") -> Any
     """
     try:
         return call(model, inputs)
-    except NotFinite:
+    except (NotFinite, torch.cuda.OutOfMemoryError):
         raise
     except REFUSALS as error:
         shapes = ", ".join(f"{tuple(one.shape)} of {one.dtype}" for one in _tensors(inputs)) or type(inputs).__name__
@@ -213,20 +214,12 @@ def inputs_of(data: Any, samples: int, what: str, progress: Progress) -> Iterabl
     """
     seen = 0
     generator = torch.Generator().manual_seed(0)
-    try:
-        for inputs, _ in batches(data, BATCH_SIZE, shuffle=True, generator=generator):
-            yield inputs
-            seen += batch_size(inputs)
-            progress(what, min(seen, samples), samples)
-            if seen >= samples:
-                return
-    except TypeError as error:
-        if "default_collate" not in str(error):
-            raise
-        raise TypeError(
-            f"the samples of the calibration data cannot be joined to batches ({error}); tensors are needed: give the data set the "
-            "transforms that the model was trained with, such as to tensors and normalised"
-        ) from error
+    for inputs, _ in batches(data, BATCH_SIZE, shuffle=True, generator=generator, what=CALIBRATION):
+        yield inputs
+        seen += batch_size(inputs)
+        progress(what, min(seen, samples), samples)
+        if seen >= samples:
+            return
     progress(what, samples, samples)
 
 
@@ -235,7 +228,7 @@ def calibration_batch(data: Any, size: int = BATCH_SIZE) -> Any:
     return calibration_pair(data, size)[0]
 
 
-def calibration_pair(data: Any, size: int = BATCH_SIZE) -> tuple[Any, Any]:
-    """(inputs, targets) of that batch; targets are None where the data have none."""
-    inputs, targets = next(iter(batches(data, size, shuffle=True, generator=torch.Generator().manual_seed(0))))
+def calibration_pair(data: Any, size: int = BATCH_SIZE, what: str = CALIBRATION) -> tuple[Any, Any]:
+    """(inputs, targets) of that batch; targets are None where the data have none. `what` is what an error calls the data."""
+    inputs, targets = next(batches(data, size, shuffle=True, generator=torch.Generator().manual_seed(0), what=what))
     return first_samples(inputs, size), first_samples(targets, size)

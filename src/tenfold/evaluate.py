@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.batches import batches, known_n_batches, on_device
+from tenfold.calibrate import run_on
 from tenfold.loss import IGNORED, Loss, first_tensor, fits, is_classes, logits_of, task_loss
 from tenfold.progress import Progress, silent
 from tenfold.running import call, eval_mode, unchanged_buffers
+
+EVALUATION = "evaluation data"  # as errors call them: test data, or what a training or a search is validated on
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,19 @@ def evaluate(
 
     Raises:
         ValueError: the data are empty or without targets, a label is not one of the classes, or shapes do not fit.
+        RuntimeError: the model does not take the inputs.
     """
     show = progress or silent
     total = (known_n_batches(data, batch_size) or 0) if progress else 0  # a stream is not read once more for a count
     sums = _Sums(loss)
     kept = contextlib.nullcontext() if reference is None else unchanged_buffers(reference)
     with torch.no_grad(), eval_mode(model), unchanged_buffers(model), kept:
-        for number, (inputs, targets) in enumerate(batches(data, batch_size), 1):
+        for number, (inputs, targets) in enumerate(batches(data, batch_size, what=EVALUATION), 1):
             if not isinstance(targets, Tensor) and (loss is None or targets is None):
                 raise ValueError(
                     f"the data have targets of type {type(targets).__name__}; evaluation needs tensors (input, target): give labelled data"
                 )
-            output, other = call(model, inputs), None
+            output, other = run_on(model, inputs, EVALUATION), None
             if reference is not None and isinstance(targets, Tensor) and is_classes(targets):
                 with eval_mode(reference):
                     other = first_tensor(call(reference, inputs))

@@ -102,7 +102,7 @@ def finetune(
 
     Raises:
         ValueError: a setting or a label is out of range, the data are empty, or the checkpoint is of another run.
-        RuntimeError: the loss is NaN or infinite.
+        RuntimeError: the model does not take the inputs, or the loss is NaN or infinite.
 
     >>> import torch
     >>> _ = torch.manual_seed(0)

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tenfold.batches import on_device
+from tenfold.calibrate import run_on
 from tenfold.features import Features
 from tenfold.loss import Loss, Outputs, distillation_loss, first_tensor, task_loss
 from tenfold.optimizer import Schedule
 from tenfold.running import call, eval_mode
 from tenfold.stability import SensitivityPenalty
+
+TRAINING = "training data"  # as errors call them
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class Learner:
         """The loss before the step, counted from 0, and its learning rate.
 
         Raises:
-            RuntimeError: the loss is NaN or infinite; the parameters are then as they were.
+            RuntimeError: the model does not take the inputs, or the loss is NaN or infinite; the parameters are then as they were.
         """
         lr = self.schedule.set(step)
         if self.channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
@@ -115,7 +118,7 @@ class Learner:
             stack.enter_context(torch.autocast(self.device.type, getattr(torch, self.precision), enabled=self.precision != "float32"))
             if self.features is not None:
                 stack.enter_context(self.features.recorded())
-            loss = self._loss(call(self.model, inputs), inputs, targets)
+            loss = self._loss(run_on(self.model, inputs, TRAINING), inputs, targets)
         if self.penalty is not None:
             loss = loss + self.penalty[0] * self.penalty[1]()
         value = float(loss.detach())

@@ -12,8 +12,8 @@ from torch import Tensor
 from tenfold.augment import Augment
 from tenfold.batches import batches, random_states
 from tenfold.checkpoint import Checkpoint
-from tenfold.evaluate import evaluate
-from tenfold.learner import Learner
+from tenfold.evaluate import EVALUATION, evaluate
+from tenfold.learner import TRAINING, Learner
 from tenfold.loss import IGNORED
 from tenfold.progress import Progress
 
@@ -102,7 +102,7 @@ class TrainingRun:
         """Evaluates one batch, so that what is wrong with the data or the loss is not found after an epoch of training."""
         loaders = random_states(self.validation)
         states = [loader.get_state() for loader in loaders]
-        inputs, targets = next(iter(batches(self.validation, 1)))
+        inputs, targets = next(batches(self.validation, 1, what=EVALUATION))
         if not (isinstance(targets, Tensor) and bool((targets == IGNORED).all())):  # it alone would be data without any target
             evaluate(self.learner.model, [(inputs, targets)], loss=self.learner.loss)
         for loader, state in zip(loaders, states, strict=True):
@@ -150,7 +150,7 @@ class TrainingRun:
         torch.manual_seed(base)
         self.generator.manual_seed(base + 1)
         order = torch.Generator().manual_seed(base + 2)
-        left = batches(self.data, self.batch_size, shuffle=True, generator=order, drop_last=True, start=start)
+        left = batches(self.data, self.batch_size, shuffle=True, generator=order, drop_last=True, start=start, what=TRAINING)
         if saved is not None and start:
             self.generator.set_state(saved["augment"])
             torch.set_rng_state(saved["torch"])

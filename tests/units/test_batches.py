@@ -1,6 +1,7 @@
 """What a data argument means: every accepted form gives the same pairs."""
 
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -131,6 +132,21 @@ def test_empty_data(form):
 def test_empty_data_are_found_when_counting(form):
     with pytest.raises(ValueError, match="have no samples; at least one batch is needed"):
         n_batches(EMPTY[form], 4)
+
+
+class Pictures(Plain):
+    """A data set whose samples are no tensors yet."""
+
+    def __getitem__(self, index: int) -> Any:
+        return object(), index
+
+
+@pytest.mark.parametrize("data", [Pictures(), DataLoader(Pictures(), 4)], ids=["dataset", "loader"])
+def test_samples_without_their_transforms(data: Any):
+    with pytest.raises(
+        TypeError, match=r"the samples of the test data cannot be joined to batches \(default_collate.*; tensors are needed"
+    ):
+        next(batches(data, 4, what="test data"))
 
 
 def test_wrong_data():

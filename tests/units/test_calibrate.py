@@ -319,6 +319,8 @@ def test_data_without_their_transforms():
         TypeError, match=r"the samples of the calibration data cannot be joined to batches \(default_collate.*; tensors are needed: give"
     ):
         input_moments(layer, survey(layer), Pictures(torch.zeros(8, 4)))
+    with pytest.raises(TypeError, match="the samples of the calibration data cannot be joined to batches"):
+        tenfold.plan(layer, budget=0.9, calibration=Pictures(torch.zeros(8, 4)))
 
 
 def test_momentum_and_modes_come_back_after_an_error():

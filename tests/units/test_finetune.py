@@ -7,13 +7,14 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from resumable_task import STEPS, build, run
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 import tenfold.nn
 from tenfold.evaluate import evaluate
@@ -357,6 +358,25 @@ def test_a_diverging_run_says_so():
     model = nn.Linear(8, 1)
     with pytest.raises(RuntimeError, match=r"the loss is (nan|inf) at step \d+ of 60 .* lower the learning rate \(lr=1e\+18\)"):
         finetune(model, (inputs, inputs[:, :1]), epochs=5, batch_size=32, lr=1e19, optimizer=torch.optim.SGD, clip_norm=None)
+
+
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+def test_data_that_the_model_does_not_take(where: str):
+    good, bad = spirals(), TensorDataset(torch.zeros(20, 8, dtype=torch.uint8), torch.zeros(20, dtype=torch.long))
+    data, validation = (bad, None) if where == "training" else (good, bad)
+    with pytest.raises(
+        RuntimeError, match=rf"does not run on the {where} data, whose batch is .* of torch.uint8: .*; inputs as in training"
+    ):
+        finetune(classifier(), data, validation=validation)
+
+
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+def test_samples_without_their_transforms(where: str):
+    bad: Any = [(object(), 0)] * 20
+    pictures = Subset(bad, range(20))
+    data, validation = (pictures, None) if where == "training" else (spirals(), pictures)
+    with pytest.raises(TypeError, match=rf"the samples of the {where} data cannot be joined to batches"):
+        finetune(classifier(), data, validation=validation)
 
 
 def test_labels_out_of_range():

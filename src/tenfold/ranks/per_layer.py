@@ -25,6 +25,7 @@ from tenfold.evaluate import evaluate
 from tenfold.finetune import finetune
 from tenfold.format import Format
 from tenfold.identity import data_identity, model_identity, option_identity
+from tenfold.learner import TRAINING
 from tenfold.plan import example_of, explicit_plan
 from tenfold.plan_data import LayerPlan, Plan
 from tenfold.progress import Progress, silent
@@ -205,6 +206,6 @@ class _Probe:
             parameter.requires_grad_(True)
         order = torch.Generator().manual_seed(self.seed)
         passes = itertools.chain.from_iterable(
-            batches(self.data, BATCH_SIZE, shuffle=True, generator=order, drop_last=True) for _ in itertools.count()
+            batches(self.data, BATCH_SIZE, shuffle=True, generator=order, drop_last=True, what=TRAINING) for _ in itertools.count()
         )
         finetune(small, list(itertools.islice(passes, self.steps)), teacher=self.model, lr=self.lr, seed=self.seed)

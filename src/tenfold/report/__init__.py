@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from tenfold.batches import batches
-from tenfold.evaluate import Evaluation, evaluate
+from tenfold.evaluate import EVALUATION, Evaluation, evaluate
 from tenfold.files import write_text
 from tenfold.finetune import FinetuneHistory
 from tenfold.flops import read_by_fused_kernel
@@ -77,7 +77,7 @@ def report(
     if isinstance(data, Iterator):
         data = list(data)  # it is read more than once
     if inputs is None and data is not None:
-        inputs = next(iter(batches(data, EXAMPLES)))[0]
+        inputs = next(batches(data, EXAMPLES, what=EVALUATION))[0]
     views = opened_view(model), opened_view(small)  # layer by layer, the maps of recurrent layers count one by one
     pairs = pair_layers(*views)
     sizes = size_of(model), size_of(small)
