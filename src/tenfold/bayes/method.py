@@ -160,6 +160,7 @@ class RankMethod(abc.ABC):
                 self.run.removed.add(name)
             with torch.no_grad():
                 self._follow(name, reduction)
+        self.run.freeze_removed()
         decision = Decision(str(rule), self.run.steps, layers)
         if decision.removed:
             warn_removed(decision.removed)
@@ -194,6 +195,7 @@ class RankMethod(abc.ABC):
             )
         self.run.load_state_dict(state["run"])
         self._load_extra(state)
+        self.run.freeze_removed()
 
     @abc.abstractmethod
     def _extra_state(self) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class Run:
         self.sizes = dict.fromkeys(self.weights, 1.0)
         self.collapsed: set[str] = set()
         self.removed: set[str] = set()
+        self.trained: dict[str, set[str]] = {}
         self.history: dict[str, dict[str, list[tuple[int, tuple[float, ...]]]]] = {
             name: {rank: [] for rank in one.network.ranks} for name, one in self.weights.items()
         }
@@ -70,6 +71,12 @@ class Run:
         for name, weight in self.weights.items():
             container = HeldFactors(weight.factors) if containers is None else containers[name]
             weight.factors = container.train(weight.training)
+            self.trained[name] = {key for key, one in weight.factors.named_parameters() if one.requires_grad}
+
+    def freeze_removed(self) -> None:
+        """What was removed stays zero: no optimiser moves it, not even where factors of zeros have gradients, as in sums."""
+        for name in self.removed:
+            self.weights[name].factors.requires_grad_(False)
 
     def release(self) -> None:
         """Gives the weights plain lists of their parameters again."""
@@ -171,6 +178,9 @@ class Run:
                 "attach as before"
             )
         for name, weight in self.weights.items():
+            if name in self.removed:  # it may not have been at the time of the state
+                for key, one in weight.factors.named_parameters():
+                    one.requires_grad_(key in self.trained[name])
             if dict(weight.network.ranks) != dict(state["ranks"][name]):
                 resize(weight, state["ranks"][name])
         self.steps, self.every = state["steps"], state["every"]

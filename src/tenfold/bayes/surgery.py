@@ -28,14 +28,18 @@ StateMap = Callable[[Mapping[str, Tensor]], dict[str, Tensor] | None]
 
 
 def apply(weight: FactorizedWeight, reduction: Reduction, optimizers: Sequence[Optimizer] = ()) -> None:
-    """Gives a weight the factors and ranks of a reduction, in place. Factors that keep shape and value keep their parameter."""
+    """Gives a weight the factors and ranks of a reduction, in place. Factors that keep shape and value keep their parameter.
+
+    What is removed keeps no parameter and no state: momentum would move its zeros.
+    """
     for number in range(len(weight.factors)):
         old = factor_parameter(weight, number)
         value = reduction.factors[number].to(old)
-        if value.shape == old.shape and torch.equal(value, old.detach()):
+        if not reduction.is_removed and value.shape == old.shape and torch.equal(value, old.detach()):
             continue
 
-        setattr(weight.factors, str(number), replaced(optimizers, old, value, partial(_mapped, reduction, number)))
+        mapped = None if reduction.is_removed else partial(_mapped, reduction, number)
+        setattr(weight.factors, str(number), replaced(optimizers, old, value, mapped))
     set_network(weight, weight.network.resized(reduction.sizes))
 
 
