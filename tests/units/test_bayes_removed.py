@@ -66,7 +66,7 @@ def test_training_on_leaves_it_zero(name: str, kind: str, rank: int) -> None:
 def test_an_earlier_state_trains_it_again(name: str) -> None:
     fresh = network(3)
     early, trained = METHODS[name](fresh).state_dict(), [p.requires_grad for p in fresh.parameters()]
-    model, method, optimizer = removed(name)
+    model, method, _ = removed(name)
     late = copy.deepcopy(method.state_dict())
     assert not any(p.requires_grad for p in model[0].factorized.parameters())  # pyright: ignore
     method.load_state_dict(early)

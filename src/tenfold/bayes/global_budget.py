@@ -100,12 +100,11 @@ class GlobalBudget(ScaledMethod):
         return {rank: mean * self.spreads[name][rank] for rank, mean in self.means[name].items()}
 
     def _update(self) -> None:
-        for name in self.run.live:
-            for rank, now in self._sensitivity(name).items():
-                mean = SMOOTHING * self.means[name][rank] + (1 - SMOOTHING) * now
-                spread = SMOOTHING * self.spreads[name][rank] + (1 - SMOOTHING) * (now - mean).abs()
-                self.means[name][rank], self.spreads[name][rank] = mean, spread
-                self.has_gradients = self.has_gradients or bool(now.any())
+        sensitivities = {name: self._sensitivity(name) for name in self.run.live}
+        found = [now for ranks in sensitivities.values() for now in ranks.values()]
+        self.has_gradients = self.has_gradients or any(bool(now.any()) for now in found)
+        if all(bool(now.isfinite().all()) for now in found):  # else a step that a gradient scaler has skipped: means would never recover
+            self._smooth(sensitivities)
         first, last = self.schedule
         if not self.has_gradients and self.run.steps >= max(2, first):  # before the first step there was no backward pass
             raise RuntimeError(
@@ -114,6 +113,14 @@ class GlobalBudget(ScaledMethod):
             )
         if self.run.steps >= first and (self.run.steps % self.interval == 0 or self.run.steps >= last):
             self._cut()
+
+    def _smooth(self, sensitivities: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Takes the sensitivities of a step into the running means."""
+        for name, ranks in sensitivities.items():
+            for rank, now in ranks.items():
+                mean = SMOOTHING * self.means[name][rank] + (1 - SMOOTHING) * now
+                spread = SMOOTHING * self.spreads[name][rank] + (1 - SMOOTHING) * (now - mean).abs()
+                self.means[name][rank], self.spreads[name][rank] = mean, spread
 
     def _cut(self) -> None:
         """Zeroes the scales of all slices but the most important ones of all layers."""
