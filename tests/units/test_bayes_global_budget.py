@@ -1,5 +1,6 @@
 """The global budget where gradients are missing or not finite."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -38,3 +39,15 @@ def test_a_step_whose_gradients_are_infinite_counts_for_nothing() -> None:
     model = network()
     clean = trained(model, GlobalBudget(model, slices=4, schedule=(10, 20), interval=1))
     assert [method.marks(name)["r"].tolist() for name in "01"] == [clean.marks(name)["r"].tolist() for name in "01"]
+
+
+def test_ranks_whose_first_factor_is_frozen_keep_their_slices() -> None:
+    """They cannot be scored; the others share the places."""
+    model = network()
+    model[0].factorized.factors[0].requires_grad_(False)  # pyright: ignore
+    method = trained(model, GlobalBudget(model, slices=3, schedule=(0, 20), interval=1))
+    assert method.marks("0")["r"].all() and method.scales("0")["r"].tolist() == [1.0] * 4
+    assert method.marks("1")["r"].sum() == 3
+    method.finish()
+    with pytest.raises(ValueError, match=r"GlobalBudget got slices=5 and .*; it needs 1 to 4 slices"):
+        GlobalBudget(model, slices=5, schedule=(0, 20))

@@ -2,6 +2,7 @@
 
 Each rank has a scale on every slice. The importance of a slice is the smoothed product of value and gradient, of its scale and in the
 mean of its entries, times its smoothed fluctuation. Every so many steps the least important slices get the scale 0; they may come back.
+Ranks whose scale is frozen, since their first factor is, cannot be scored: they keep all slices, and take no place.
 
 Source: AdaLoRA, Zhang et al. 2023, arXiv 2303.10512: importance (eqs. 8 to 11), cubic schedule, soft orthogonality of 0.1. Deviations: any
 rank of any network takes the place of the singular values, and the orthogonality is relative to the mean norm of the slices.
@@ -27,7 +28,7 @@ class GlobalBudget(ScaledMethod):
     """Slices that stay by their importance among all; `step()` reads the gradients of the last backward pass: zero them after it.
 
     Args:
-        slices: how many slices shall be left, over all ranks of all layers.
+        slices: how many slices shall be left, over all ranks of all layers that can be scored.
         schedule: (first, last) step of the decisions; the number falls by a cubic law between them.
         interval: steps between two decisions.
         orthogonality: weight of the penalty that keeps the slices of a rank of two factors apart.
@@ -45,11 +46,16 @@ class GlobalBudget(ScaledMethod):
     ) -> None:
         check_positive("GlobalBudget", "interval", interval, 10)
         self.run = Run(model, layers)
-        self.n_start = sum(sum(weight.network.ranks.values()) for weight in self.run.weights.values())
+        self.n_start = sum(
+            size
+            for weight in self.run.weights.values()
+            for rank, size in weight.network.ranks.items()
+            if factor_parameter(weight, weight.network.carriers(rank)[0][0]).requires_grad
+        )
         if not 1 <= slices <= self.n_start or not 0 <= schedule[0] < schedule[1]:
             raise ValueError(
-                f"GlobalBudget got slices={slices} and schedule={schedule}; it needs 1 to {self.n_start} slices, which is what there "
-                "are, and 0 <= first < last step: give for instance "
+                f"GlobalBudget got slices={slices} and schedule={schedule}; it needs 1 to {self.n_start} slices, which is what can "
+                "be scored, and 0 <= first < last step: give for instance "
                 f"slices={max(1, self.n_start // 2)}, schedule=(500, 3000)"
             )
         self.slices, self.schedule, self.interval, self.orthogonality = slices, schedule, int(interval), orthogonality
@@ -124,7 +130,12 @@ class GlobalBudget(ScaledMethod):
 
     def _cut(self) -> None:
         """Zeroes the scales of all slices but the most important ones of all layers."""
-        scores = {(name, rank): score for name in self.run.live for rank, score in self.importance(name).items()}
+        scores = {
+            (name, rank): score
+            for name in self.run.live
+            for rank, score in self.importance(name).items()
+            if self.factors[name].scales[rank].requires_grad
+        }
         everything = torch.cat(list(scores.values()))
         n_left = min(self.budget(), len(everything))
         if n_left == len(everything) or not bool(everything.any()):
