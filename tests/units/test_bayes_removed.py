@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tenfold.bayes import GroupLasso, HardConcrete, L1Bonds, Rounding, attach
+from tenfold.bayes import GlobalBudget, GroupLasso, HardConcrete, L1Bonds, Rounding, attach
 from tenfold.formats import SVD
 from tenfold.nn import Linear
 
@@ -18,6 +18,7 @@ METHODS: dict[str, Any] = {
     "l1": lambda model: L1Bonds(model),
     "lasso": lambda model: GroupLasso(model, n_examples=100),
     "gates": lambda model: HardConcrete(model, target=0.5),
+    "budget": lambda model: GlobalBudget(model, slices=1, schedule=(1, 5)),
 }
 
 

@@ -136,6 +136,8 @@ class GlobalBudget(ScaledMethod):
             for rank, score in self.importance(name).items()
             if self.factors[name].scales[rank].requires_grad
         }
+        if not scores:
+            return
         everything = torch.cat(list(scores.values()))
         n_left = min(self.budget(), len(everything))
         if n_left == len(everything) or not bool(everything.any()):
