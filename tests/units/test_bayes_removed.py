@@ -74,3 +74,26 @@ def test_an_earlier_state_trains_it_again(name: str) -> None:
     assert [p.requires_grad for p in model.parameters()] == trained and all(trained)
     method.load_state_dict(late)
     assert not any(p.requires_grad for p in model[0].factorized.parameters())  # pyright: ignore
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("name", METHODS)
+def test_resuming_is_exact(name: str, rank: int) -> None:
+    model, method, optimizer = removed(name, rank)
+    other = network(rank)
+    resumed = METHODS[name](other)
+    resumed.load_state_dict(copy.deepcopy(method.state_dict()))
+    other.load_state_dict(model.state_dict())
+    after = torch.optim.Adam(other.parameters(), lr=0.01)
+    after.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    resumed.watch(after)
+    x = torch.randn(4, 8)
+    assert torch.equal(other(x), model(x))
+    steps(model, method, optimizer, 3)
+    steps(other, resumed, after, 3)
+    assert torch.equal(other(x), model(x))
+
+
+def test_its_weight_is_known_to_be_zero() -> None:
+    _, posterior, _ = removed("variational")
+    assert not any(one.any() for one in posterior.moments("0"))

@@ -221,6 +221,8 @@ class Posterior(RankMethod):
                 means = weight.factors.means
                 if [one.shape for one in means] != [one.shape for one in weight.factors.log_variances]:
                     weight.factors = GaussianFactors(means, self.relative_variance).train(weight.training)
+                if name in self.run.removed:
+                    weight.factors.clear()
             self.variances[name] = RankVariances(weight.network, self.prior, self._device())
             self.variances[name].values = {rank: value.to(self._device()) for rank, value in state["variances"][name].items()}
         self._draw(self.run.steps)
@@ -243,7 +245,7 @@ class Posterior(RankMethod):
 
     def _spread(self, name: str) -> list[Tensor] | None:
         logs = self._log_variances(name)
-        return None if logs is None else [one.detach().exp() for one in logs]
+        return None if logs is None or name in self.run.removed else [one.detach().exp() for one in logs]
 
     def _device(self) -> torch.device:
         return factor_parameter(next(iter(self.run.weights.values())), 0).device
