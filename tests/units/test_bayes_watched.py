@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 from tenfold.bayes import GlobalBudget, GroupLasso, HardConcrete, L1Bonds, Rounding, attach
 from tenfold.formats import CP, TTM
@@ -163,3 +165,24 @@ def test_what_a_method_has_added_may_be_frozen_or_have_an_optimiser_of_its_own()
         p.requires_grad_("log_variances" not in name)
     posterior.watch(torch.optim.Adam(factors, lr=PEAK))
     attach(network(), n_examples=64, kind="map").watch(torch.optim.Adam(nn.Linear(2, 2).parameters(), lr=PEAK))
+
+
+def test_an_optimiser_with_lists_of_its_own_is_refused() -> None:
+    """Its lists would keep the parameters that a decision replaces."""
+    model = network()
+    method = L1Bonds(model)
+    text = (
+        "the optimiser that trains layer '0' is a LBFGS, which keeps a list of parameters beside its groups; a decision replaces "
+        "parameters in groups alone, and the new ones would not be trained: watch an optimiser such as Adam, or watch none and make this "
+        "one anew after every shrink()"
+    )
+    with pytest.raises(ValueError) as caught:
+        method.watch(torch.optim.LBFGS(model.parameters()))
+    assert str(caught.value) == text
+    method.watch(torch.optim.LBFGS(nn.Linear(2, 2).parameters()))
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(ValueError, match="the optimiser that trains layer '0' is a ZeroRedundancyOptimizer"):
+            method.watch(ZeroRedundancyOptimizer(model.parameters(), torch.optim.Adam, lr=PEAK))
+    finally:
+        dist.destroy_process_group()

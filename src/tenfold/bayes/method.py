@@ -71,7 +71,8 @@ class RankMethod(abc.ABC):
         training that goes on from a saved state, watch after `load_state_dict`: the highest rates so far are in the state.
 
         Raises:
-            ValueError: the optimiser was made before the method was attached, and lacks the parameters that this added.
+            ValueError: the optimiser was made before the method was attached, and lacks the parameters that this added; or it keeps
+                lists of its own of parameters, as LBFGS and ZeroRedundancyOptimizer do.
         """
         self.run.watch(optimizer)
 

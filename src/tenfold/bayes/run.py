@@ -12,7 +12,7 @@ from tenfold.bayes.guards import COLLAPSED, check_finite, root_mean_square, warn
 from tenfold.bayes.held_factors import HeldFactors
 from tenfold.bayes.report import LayerReport
 from tenfold.bayes.surgery import factor_parameter, resize
-from tenfold.bayes.watched import Watched, held
+from tenfold.bayes.watched import Watched, has_own_list, held
 from tenfold.weight import FactorizedWeight
 
 RECORDS = 64  # spectra kept for a rank; when there are more, every other one is dropped
@@ -88,7 +88,8 @@ class Run:
         """Follows the learning rates of an optimiser, and lets decisions change its parameters and state.
 
         Raises:
-            ValueError: it trains factors of a layer, and nothing that is watched trains what the method has added to them.
+            ValueError: it trains factors of a layer, and nothing that is watched trains what the method has added to them; or it
+                keeps lists of its own of parameters, in which decisions cannot replace any.
         """
         mine, every = held([optimizer]), held([*self.watched.optimizers, optimizer])
         for name, weight in self.live.items():
@@ -99,6 +100,12 @@ class Run:
                 raise ValueError(
                     f"the optimiser trains factors of layer {name!r} but not {', '.join(missing)}, which the rank method has added; it "
                     "finds no ranks without these: make the optimiser from the model's parameters after the method is attached"
+                )
+            if has_own_list(optimizer) and not mine.isdisjoint(map(id, weight.factors.parameters())):
+                raise ValueError(
+                    f"the optimiser that trains layer {name!r} is a {type(optimizer).__name__}, which keeps a list of parameters beside "
+                    "its groups; a decision replaces parameters in groups alone, and the new ones would not be trained: watch an optimiser "
+                    "such as Adam, or watch none and make this one anew after every shrink()"
                 )
         self.watched.add(optimizer)
 

@@ -64,5 +64,12 @@ def held(optimizers: Sequence[Optimizer]) -> set[int]:
     return {id(one) for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]}
 
 
+def has_own_list(optimizer: Optimizer) -> bool:
+    """Whether an optimiser keeps its parameters in a list beside its groups, as LBFGS and ZeroRedundancyOptimizer do."""
+    mine = held([optimizer])
+    lists = [one for key, one in vars(optimizer).items() if key != "param_groups" and isinstance(one, list)]
+    return any(id(one) in mine for found in lists for one in found)
+
+
 def _highest(peaks: Sequence[float], now: Sequence[float]) -> list[float]:
     return [max(pair) for pair in zip_longest(peaks, now, fillvalue=0.0)]
