@@ -224,6 +224,31 @@ def test_dlrt_finds_the_rank_of_a_linear_map(format: Any) -> None:
     method.finish()
 
 
+@pytest.mark.parametrize("bad", [1, 2])
+def test_dlrt_needs_finite_losses_and_gradients(bad: int) -> None:
+    """In both passes of a step."""
+    layer, count = Linear(8, 8, format=SVD(rank=4)), 0
+    method = DLRT(layer, rate=0.1)
+
+    def closure(is_loss: bool) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        layer.zero_grad()
+        loss = layer(torch.ones(2, 8)).square().mean() * (math.nan if is_loss and count == bad else 1)
+        loss.backward()
+        if not is_loss and count == bad:
+            for p in layer.parameters():
+                p.grad = torch.full_like(p, math.inf)
+        return loss
+
+    with pytest.raises(ValueError, match="the loss is nan after 1 steps; a finite one is needed"):
+        method.step(lambda: closure(True))
+    count = 0
+    text = "the factors of layer .model. have gradients that are not finite after 2 steps; finite ones are needed: lower the learning rates"
+    with pytest.raises(ValueError, match=text):
+        method.step(lambda: closure(False))
+
+
 def test_dlrt_refuses() -> None:
     with pytest.raises(
         ValueError, match=r"DLRT got layer 'model' with 'o1 r1, .*'; it needs two factors that share one rank and no mode: use SVD"

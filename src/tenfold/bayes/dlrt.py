@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.bayes.guards import check_positive
+from tenfold.bayes.guards import check_loss, check_positive
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run, Spectra, averaged
@@ -75,7 +75,7 @@ class DLRT(RankMethod):
 
         Raises:
             TypeError: there is no closure.
-            ValueError: the loss is not finite.
+            ValueError: the loss of a pass or a gradient is not finite.
         """
         if closure is None:
             raise TypeError(
@@ -84,7 +84,7 @@ class DLRT(RankMethod):
         self.run.steps += 1
         loss = self.loss(closure())
         bases = {name: self._augmented(name, weight) for name, weight in self.run.live.items()}
-        closure()
+        check_loss(closure(), self.run.steps)
         with torch.no_grad():
             for name, weight in self.run.live.items():
                 self._cut(name, weight, *bases[name])
@@ -95,7 +95,7 @@ class DLRT(RankMethod):
     def _augmented(self, name: str, weight: FactorizedWeight) -> tuple[Tensor, Tensor]:
         """Bases with the gradients' directions, after the factors were written in them."""
         left, right = self._matrices(weight)
-        left_gradient, right_gradient = self._matrices(weight, of_gradient=True)
+        left_gradient, right_gradient = self._gradients(name, weight)
         u_hat = torch.linalg.qr(torch.cat([left, left_gradient], 1)).Q
         v_hat = torch.linalg.qr(torch.cat([right.mT, right_gradient.mT], 1)).Q
         self._write(name, left @ (right @ v_hat), v_hat.mT)
@@ -103,7 +103,7 @@ class DLRT(RankMethod):
 
     def _cut(self, name: str, weight: FactorizedWeight, u_hat: Tensor, v_hat: Tensor) -> None:
         left, _ = self._matrices(weight)
-        gradient, _ = self._matrices(weight, of_gradient=True)
+        gradient, _ = self._gradients(name, weight)
         small = u_hat.mT @ (left - self.rate * gradient)
         p, s, q = torch.linalg.svd(small, full_matrices=False)
         tails = s.square().flip(0).cumsum(0).flip(0)
@@ -111,6 +111,16 @@ class DLRT(RankMethod):
         keep = min(keep, self.max_rank or keep)
         self.values[name] = s[:keep]
         self._write(name, (u_hat @ p[:, :keep]) * s[:keep], q[:keep] @ v_hat.mT)
+
+    def _gradients(self, name: str, weight: FactorizedWeight) -> tuple[Tensor, Tensor]:
+        """(m, R) and (R, n): the gradients of the factors, all finite."""
+        gradients = self._matrices(weight, of_gradient=True)
+        if not all(bool(one.isfinite().all()) for one in gradients):
+            raise ValueError(
+                f"the factors of layer {name!r} have gradients that are not finite after {self.run.steps} steps; finite ones are needed: "
+                "lower the learning rates, and go on from the last good state"
+            )
+        return gradients
 
     def _matrices(self, weight: FactorizedWeight, *, of_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """(m, R) and (R, n) in float64, of the factors or of their gradients."""
