@@ -194,6 +194,22 @@ def test_other_refusals() -> None:
         posterior.step()
 
 
+def test_layers_may_be_shared_but_not_factors() -> None:
+    one, other = Linear(8, 8, format=SVD(rank=4)), Linear(8, 8, format=SVD(rank=4))
+    assert list(attach(nn.Sequential(one, other, one), n_examples=10).run.weights) == ["0", "1"]
+    one, other = Linear(8, 8, format=SVD(rank=4)), Linear(8, 8, format=SVD(rank=4))
+    other.factorized.factors[0] = one.factorized.factors[0]
+    text = (
+        "layer '0' shares a factor with another place of the model; a rank method gives every layer new factors, which ends that: share "
+        "whole layers, give the layer a factor of its own, or leave the layer out"
+    )
+    with pytest.raises(ValueError, match=text):
+        attach(nn.Sequential(one, other), n_examples=10)
+    with pytest.raises(ValueError, match="layer '1' shares a factor with another place"):
+        attach(nn.Sequential(one, other), ["1"], n_examples=10)
+    assert attach(nn.Sequential(one), n_examples=10).run.weights
+
+
 METHODS: dict[str, Any] = {
     "variational": lambda model: attach(model, n_examples=10),
     "map": lambda model: attach(model, n_examples=10, kind="map"),

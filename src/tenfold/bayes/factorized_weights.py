@@ -1,6 +1,7 @@
 """Which weights of a model have ranks."""
 
 import fnmatch
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -55,6 +56,17 @@ def check_whole(model: nn.Module, weights: Mapping[str, FactorizedWeight]) -> No
             raise ValueError(
                 f"layer {name!r} is a ShardedEmbedding, of which this process has one part of {world}; a rank method needs whole weights, "
                 "equal in all processes: find the ranks before the table is sharded, or those of unsharded(), or name other layers"
+            )
+
+
+def check_untied(model: nn.Module, weights: Mapping[str, FactorizedWeight]) -> None:
+    """Raises ValueError where a factor is also a parameter of another place of the model, and not with its whole weight."""
+    places = Counter(id(p) for one in model.modules() for _, p in one.named_parameters(recurse=False, remove_duplicate=False))
+    for name, weight in weights.items():
+        if any(places[id(factor)] > 1 for factor in weight.factors.parameters()):
+            raise ValueError(
+                f"layer {name!r} shares a factor with another place of the model; a rank method gives every layer new factors, which ends "
+                "that: share whole layers, give the layer a factor of its own, or leave the layer out"
             )
 
 

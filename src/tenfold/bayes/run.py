@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tenfold.bayes.factorized_weights import check_whole, factorized_weights
+from tenfold.bayes.factorized_weights import check_untied, check_whole, factorized_weights
 from tenfold.bayes.guards import COLLAPSED, check_finite, root_mean_square, warn_collapsed
 from tenfold.bayes.held_factors import HeldFactors
 from tenfold.bayes.report import LayerReport
@@ -31,7 +31,8 @@ class Run:
         layers: names or patterns; all factorised layers that are trained where it is None.
 
     Raises:
-        ValueError: a layer has a method already, is a part of a sharded table, or is named and frozen; or all layers are frozen.
+        ValueError: a layer has a method already, is a part of a sharded table, shares a factor, or is named and frozen; or all layers
+            are frozen.
     """
 
     def __init__(self, model: nn.Module, layers: Any = None) -> None:
@@ -44,6 +45,7 @@ class Run:
                 "layers: leave these out, or call requires_grad_(True) on them"
             )
         self.weights: dict[str, FactorizedWeight] = {name: one for name, one in found.items() if name not in frozen}
+        check_untied(model, self.weights)
         if taken := [name for name, one in self.weights.items() if type(one.factors) is not nn.ParameterList]:
             raise ValueError(
                 f"the layers {', '.join(taken)} have a rank method already; a layer takes one at a time: call its finish() first"
