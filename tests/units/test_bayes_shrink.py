@@ -218,6 +218,20 @@ def test_report_shows_spectra_over_time() -> None:
     assert "r1: 4 -> 4" in text and "step     100" in text and "0  o1 i1 r1, r1 o2 i2 -> o1 o2 i1 i2" in text
 
 
+def test_a_weight_that_starts_at_zero_is_measured_from_its_first_other_size() -> None:
+    model = network()
+    factor = model[0].factorized.factors[0]  # pyright: ignore
+    with torch.no_grad():
+        value = factor.clone()
+        factor.zero_()
+    method = bayes.GroupLasso(model, n_examples=64)
+    for size, is_collapsed, text in ((0.0, False, "-"), (1.0, False, "1"), (2.0, False, "2"), (1e-4, True, "0.0001")):
+        with torch.no_grad():
+            factor.copy_(size * value)
+        assert ("0" in method.run.measure(method._values)) == is_collapsed
+        assert f"weight at {text} of its start" in str(method.report()).splitlines()[2]
+
+
 def test_history_stays_short() -> None:
     model = network()
     posterior = attach(model, n_examples=64, kind="map")

@@ -50,7 +50,8 @@ class Decision:
 class LayerReport:
     """One weight over time.
 
-    size: root mean square of the dense weight relative to the start.
+    size: root mean square of the dense weight relative to the start; to its first size that is not zero where it starts at zero, NaN
+        until then.
     spectra: for every rank, (step, values of its slices, falling) as often as they were recorded.
     """
 
@@ -79,7 +80,8 @@ class RankReport:
         for one in self.layers:
             state = "REMOVED" if one.is_removed else f"{one.start_numel / max(1, one.numel):.1f}x"
             lines.append(f"{one.name}  {one.statement}")
-            lines.append(f"  {one.start_numel:,} -> {one.numel:,} values ({state}), weight at {one.size:.2g} of its start")
+            size = "-" if math.isnan(one.size) else f"{one.size:.2g}"
+            lines.append(f"  {one.start_numel:,} -> {one.numel:,} values ({state}), weight at {size} of its start")
             for rank, history in one.spectra.items():
                 lines.append(f"  {rank}: {one.start_ranks[rank]} -> {0 if one.is_removed else one.ranks[rank]}")
                 lines += [f"    step {step:>7}  {_values(values)}" for step, values in _spaced(history)]

@@ -1,5 +1,6 @@
 """Run: what a rank method knows of the training that it is part of: weights, steps, learning rates, sizes and spectra over time."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ class Run:
         self.watched = Watched()
         self.start_networks = {name: one.network for name, one in self.weights.items()}
         self.start_sizes = {name: root_mean_square(one.network, list(one.factors)) for name, one in self.weights.items()}
-        self.sizes = dict.fromkeys(self.weights, 1.0)
+        self.sizes = {name: 1.0 if size else math.nan for name, size in self.start_sizes.items()}
         self.collapsed: set[str] = set()
         self.removed: set[str] = set()
         self.trained: dict[str, set[str]] = {}
@@ -124,9 +125,11 @@ class Run:
             warn_collapsed(name, self.sizes[name], self.steps)
 
     def measure(self, values: Values) -> set[str]:
-        """Measures the weights against their start; those that have collapsed."""
+        """Measures the weights against their start, or where that is zero their first other size; those that have collapsed."""
         for name, weight in self.live.items():
-            self.sizes[name] = root_mean_square(weight.network, values(name)) / max(self.start_sizes[name], 1e-300)
+            now = root_mean_square(weight.network, values(name))
+            start = self.start_sizes[name] = self.start_sizes[name] or now
+            self.sizes[name] = now / start if start else math.nan
         return {name for name in self.live if self.sizes[name] < COLLAPSED}
 
     def record(self, spectra: Spectra) -> None:
