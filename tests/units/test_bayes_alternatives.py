@@ -72,7 +72,7 @@ def test_lasso_takes_the_proximal_step() -> None:
     """For one rank: slices shrink by rate x strength / N x sqrt(D), and those below it become exactly zero."""
     layer = Linear(6, 4, bias=False, format=SVD(rank=2), dtype=torch.float64)
     method = GroupLasso(layer, n_examples=10, strength=2.0)
-    with pytest.raises(RuntimeError, match=r"GroupLasso has no optimiser; it needs one, .* call watch\(optimizer\) first"):
+    with pytest.raises(RuntimeError, match=r"GroupLasso has no optimiser of its factors; it needs one, .* call watch\(optimizer\) first"):
         method.step()
     with torch.no_grad():
         layer.factorized.factors[0][:, 1] *= 1e-4

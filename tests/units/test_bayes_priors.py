@@ -80,7 +80,9 @@ def test_settings_out_of_range() -> None:
         Gamma(1.0, -1.0)
     with pytest.raises(ValueError, match="Prior got core_variance=inf; it needs a finite number above 0"):
         Prior(core_variance=float("inf"))
-    with pytest.raises(ValueError, match=r"Warmup got start=5, end=3; it needs 0 <= start <= end, in steps: give one like \(500, 3000\)"):
+    with pytest.raises(
+        ValueError, match=r"Warmup got start=5, end=3; it needs 0 <= start <= end < inf, in steps: give one like \(500, 3000\)"
+    ):
         as_warmup((5, 3))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.bayes.guards import check_loss, check_positive
+from tenfold.bayes.guards import check_loss, check_number, check_positive
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run, Spectra, averaged
@@ -48,10 +48,13 @@ class DLRT(RankMethod):
         max_rank: int | None = None,
     ) -> None:
         check_positive("DLRT", "rate", rate, 0.05)
+        check_number("DLRT", "tolerance", tolerance, 0.01)
         if not 0 < tolerance < 1:
             raise ValueError(f"DLRT got tolerance={tolerance}; it is a part of a norm, above 0 and below 1: give one like 0.01")
-        if max_rank is not None and max_rank < 1:
-            raise ValueError(f"DLRT got max_rank={max_rank}; a rank is at least 1: give a larger one, or leave it out")
+        if max_rank is not None:
+            check_number("DLRT", "max_rank", max_rank, 64)
+            if max_rank < 1:
+                raise ValueError(f"DLRT got max_rank={max_rank}; a rank is at least 1: give a larger one, or leave it out")
         self.model, self.rate, self.tolerance, self.max_rank = model, rate, tolerance, max_rank
         self.run = Run(model, layers)
         for name, weight in self.run.weights.items():

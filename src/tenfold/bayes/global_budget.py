@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.bayes.guards import check_positive
+from tenfold.bayes.guards import check_count
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run
 from tenfold.bayes.scaled_method import ScaledMethod
@@ -44,7 +44,7 @@ class GlobalBudget(ScaledMethod):
         interval: int = 10,
         orthogonality: float = ORTHOGONALITY,
     ) -> None:
-        check_positive("GlobalBudget", "interval", interval, 10)
+        check_count("GlobalBudget", "interval", interval, 10)
         self.run = Run(model, layers)
         self.n_start = sum(
             size

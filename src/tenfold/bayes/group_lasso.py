@@ -64,11 +64,13 @@ class GroupLasso(RankMethod):
         return {rank: _norms(weight, rank) > 0 for rank in weight.network.ranks}
 
     def _update(self) -> None:
-        if not self.run.watched.optimizers:
-            raise RuntimeError(
-                "GroupLasso has no optimiser; it needs one, whose learning rate is the size of its step: call watch(optimizer) first"
-            )
         rates = self.run.watched.rate_by_id()
+        factors = {id(factor) for weight in self.run.live.values() for factor in weight.factors.parameters()}
+        if factors and factors.isdisjoint(rates):
+            raise RuntimeError(
+                "GroupLasso has no optimiser of its factors; it needs one, whose learning rate is the size of its step: call "
+                "watch(optimizer) first, with the optimiser that trains the factorised layers"
+            )
         step = self.strength * self.warmup.factor(self.run.steps) / self.n_examples
         for weight in self.run.live.values():
             for rank in weight.network.ranks:

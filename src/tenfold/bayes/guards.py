@@ -22,7 +22,7 @@ class RanksWarning(UserWarning):
 
 def check_number(method: str, name: str, value: float, example: float) -> None:
     """Raises TypeError where a setting is no number."""
-    if not isinstance(value, SupportsFloat):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(value, SupportsFloat) or (isinstance(value, Tensor) and value.numel() != 1):  # pyright: ignore
         raise TypeError(f"{method} got {name}={value!r}, a {type(value).__name__}; it needs a number: give one like {example:g}")
 
 
@@ -33,8 +33,19 @@ def check_positive(method: str, name: str, value: float, example: float) -> None
         raise ValueError(f"{method} got {name}={value}; it needs a finite number above 0: give one like {example:g}")
 
 
+def check_count(method: str, name: str, value: int, example: int) -> None:
+    """Raises ValueError where a setting is not a whole number above 0, TypeError where it is no number."""
+    check_positive(method, name, value, example)
+    if value != int(value):
+        raise ValueError(f"{method} got {name}={value}; it needs a whole number: give one like {example}")
+
+
 def check_loss(loss: Tensor, steps: int) -> None:
-    """Raises ValueError where a loss is not finite."""
+    """Raises ValueError where a loss is not finite, TypeError where it is no tensor."""
+    if not isinstance(loss, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(
+            f"the loss is {loss!r}, a {type(loss).__name__}; a tensor with a gradient is needed: give what backward() starts from"
+        )
     if not bool(torch.isfinite(loss.detach()).all()):
         raise ValueError(
             f"the loss is {float(loss.detach().mean())} after {steps} steps; a finite one is needed, for a single NaN spoils every "

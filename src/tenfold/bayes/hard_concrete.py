@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tenfold.bayes.guards import check_positive
+from tenfold.bayes.guards import check_number, check_positive
 from tenfold.bayes.run import Run
 from tenfold.bayes.scaled_method import ScaledMethod
 from tenfold.bayes.warmup import Warmup, as_warmup
@@ -60,6 +60,7 @@ class HardConcrete(ScaledMethod):
         warmup: Warmup | tuple[int, int] = (0, 0),
         seed: int = 0,
     ) -> None:
+        check_number("HardConcrete", "target", target, 0.25)
         if not 0 < target <= 1:
             raise ValueError(
                 f"HardConcrete got target={target}; it is the part of the values to keep, above 0 and at most 1: give one like 0.25"

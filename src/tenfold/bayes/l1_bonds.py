@@ -36,6 +36,8 @@ class L1Bonds(ScaledMethod):
     ) -> None:
         check_positive("L1Bonds", "strength", strength, 0.01)
         check_positive("L1Bonds", "cut", cut, 0.01)
+        if cut >= 1:
+            raise ValueError(f"L1Bonds got cut={cut}; it is a part of the largest scale, above 0 and below 1: give one like 0.01")
         self.strength, self.cut, self.warmup = strength, cut, as_warmup(warmup)
         self.settings = f"L1Bonds({strength}, {cut}, {self.warmup})"
         self.run = Run(model, layers)

@@ -96,6 +96,7 @@ class RankMethod(abc.ABC):
 
         Raises:
             ValueError: the loss is not finite.
+            TypeError: it is no tensor.
         """
         check_loss(task, self.run.steps)
         return task + self.penalty().to(task.dtype)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tenfold.bayes.factorized_weights import padding_row
 from tenfold.bayes.gaussian_factors import GaussianFactors
-from tenfold.bayes.guards import check_number, check_positive
+from tenfold.bayes.guards import check_count, check_number, check_positive
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.moments import row_moments, weight_moments
 from tenfold.bayes.priors import Hyperprior, LogUniform, Prior
@@ -178,9 +178,9 @@ class Posterior(RankMethod):
 
         Their mean is the prediction that takes the uncertainty of the factors into account, their spread is that uncertainty.
         """
-        check_positive("predictions", "samples", samples, 8)
+        check_count("predictions", "samples", samples, 8)
         found = []
-        for number in range(samples):
+        for number in range(int(samples)):
             with torch.no_grad(), self.sample(number):
                 found.append(compute())
         return torch.stack(found)

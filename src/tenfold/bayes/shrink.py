@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tenfold.bayes.components import reduce_components
+from tenfold.bayes.guards import check_number
 from tenfold.bayes.moments import relative_spread
 from tenfold.bayes.reduction import AxisMap, Reduction, kept_slices, removal
 from tenfold.bayes.refit import relative_change, squared_norm
@@ -71,6 +72,8 @@ class Rounding(Rule):
     moments: Mapping[str, Moment] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_number("Rounding", "tolerance", self.tolerance, 0.01)
+        check_number("Rounding", "n_spreads", self.n_spreads, N_SPREADS)
         if not 0 < self.tolerance < 1:
             raise ValueError(
                 f"Rounding got the tolerance {self.tolerance}; it is the relative error that a decision may cause, above 0 and below 1: "

@@ -1,6 +1,10 @@
 """Warm-up: how a penalty grows, in steps of the optimiser."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from tenfold.bayes.guards import check_number
 
 
 @dataclass(frozen=True)
@@ -11,9 +15,11 @@ class Warmup:
     end: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end:
+        check_number("Warmup", "start", self.start, 500)
+        check_number("Warmup", "end", self.end, 3000)
+        if not 0 <= self.start <= self.end < math.inf:
             raise ValueError(
-                f"Warmup got start={self.start}, end={self.end}; it needs 0 <= start <= end, in steps: give one like (500, 3000)"
+                f"Warmup got start={self.start}, end={self.end}; it needs 0 <= start <= end < inf, in steps: give one like (500, 3000)"
             )
 
     def factor(self, step: int) -> float:
@@ -25,4 +31,8 @@ class Warmup:
 
 def as_warmup(value: "Warmup | tuple[int, int]") -> Warmup:
     """The warm-up from itself or from (start, end)."""
-    return value if isinstance(value, Warmup) else Warmup(*value)
+    if isinstance(value, Warmup):
+        return value
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:  # pyright: ignore
+        raise TypeError(f"the warm-up is {value!r}; it is (start, end) in steps, or a Warmup: give one like (500, 3000)")
+    return Warmup(*value)
