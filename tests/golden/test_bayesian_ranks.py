@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tenfold.bayes import attach
 from tenfold.bayes.guards import RanksWarning
 from tenfold.bayes.moments import tensor_moments
-from tenfold.bayes.posterior import attach
 from tenfold.bayes.priors import Gamma, HalfCauchy, Hyperprior, LogUniform, Prior
 from tenfold.bayes.variances import RankVariances
 from tenfold.fold import make_fold

@@ -10,6 +10,7 @@ whether they have stopped changing, and surgery.py makes the factors smaller whi
 Other methods with the same interface (method.py) have a file each: l1_bonds, group_lasso, hard_concrete, global_budget, dlrt.
 """
 
+from tenfold.bayes.attach import attach as attach
 from tenfold.bayes.dlrt import DLRT as DLRT
 from tenfold.bayes.global_budget import GlobalBudget as GlobalBudget
 from tenfold.bayes.group_lasso import GroupLasso as GroupLasso
@@ -18,7 +19,6 @@ from tenfold.bayes.hard_concrete import HardConcrete as HardConcrete
 from tenfold.bayes.l1_bonds import L1Bonds as L1Bonds
 from tenfold.bayes.method import RankMethod as RankMethod
 from tenfold.bayes.posterior import Posterior as Posterior
-from tenfold.bayes.posterior import attach as attach
 from tenfold.bayes.priors import Gamma as Gamma
 from tenfold.bayes.priors import HalfCauchy as HalfCauchy
 from tenfold.bayes.priors import LogUniform as LogUniform

@@ -20,13 +20,13 @@ from tenfold.bayes.gaussian_factors import GaussianFactors
 from tenfold.bayes.guards import check_count, check_number, check_positive
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.moments import row_moments, weight_moments
-from tenfold.bayes.priors import Hyperprior, LogUniform, Prior
+from tenfold.bayes.priors import Prior
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run, Spectra
 from tenfold.bayes.surgery import factor_parameter, replaced
 from tenfold.bayes.trust import capped
 from tenfold.bayes.variances import RankVariances
-from tenfold.bayes.warmup import Warmup, as_warmup
+from tenfold.bayes.warmup import Warmup
 
 
 class Posterior(RankMethod):
@@ -249,48 +249,3 @@ class Posterior(RankMethod):
 
     def _device(self) -> torch.device:
         return factor_parameter(next(iter(self.run.weights.values())), 0).device
-
-
-def attach(
-    model: nn.Module,
-    layers: str | Sequence[str] | None = None,
-    *,
-    n_examples: int,
-    prior: Prior | Hyperprior | None = None,
-    kind: Literal["variational", "map"] = "variational",
-    temperature: float = 1.0,
-    warmup: Warmup | tuple[int, int] = (0, 0),
-    damping: float = 1.0,
-    relative_variance: float = 1e-3,
-    cut: float = 1e-5,
-    seed: int = 0,
-) -> Posterior:
-    """Priors on every rank of every factorised layer of a model, and a posterior over its factors.
-
-    Call `step()` once for each step of the optimiser, train on `loss(mean loss of an example)`, `shrink()` when the learning rate has
-    decayed, and `finish()`. In eval the model computes with the means of its factors.
-
-    Args:
-        layers: names or patterns such as "encoder.*"; all factorised layers that are not frozen where it is left out.
-        n_examples: N, the number of training examples.
-        prior: a hyperprior, or a `Prior`; left out, log-uniform variances that all factors of a rank share.
-        kind: "variational" trains a variance for each entry, and runs with sampled factors; "map" has point factors.
-        temperature: T of the weight T / N of the KL: 1 is Bayes' rule, more compresses more. 10 to 100 found planted ranks sooner.
-        warmup: (start, end) in steps, between which the weight grows from 0.
-        damping: the part of the way to their best values that the variances go in a step.
-        relative_variance: of the entries at the start, relative to the mean square of their factor.
-        cut: of `Selection`: slices with a smaller variance are dropped.
-        seed: of the noise.
-
-    Raises:
-        ValueError: there is no factorised layer, a layer is dense, frozen or has a method already, or a setting is out of its range.
-        TypeError: a setting is no number, or the prior none. Nothing has changed then.
-    """
-    if isinstance(prior, Hyperprior) or prior is None:
-        prior = Prior(prior or LogUniform())
-    if not isinstance(prior, Prior):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(
-            f"attach got prior={prior!r}; it is an object of a hyperprior or of Prior: make one, for instance HalfCauchy() or "
-            "Prior(Gamma(), is_symmetric=False)"
-        )
-    return Posterior(model, layers, prior, kind, n_examples, temperature, as_warmup(warmup), damping, relative_variance, cut, seed)
