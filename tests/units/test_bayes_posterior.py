@@ -95,6 +95,28 @@ def test_rows_are_those_that_the_layer_has(kind: Any) -> None:
         posterior.row_moments("table", torch.tensor([1.0]))
 
 
+def test_sampled_rows_have_the_moments_and_a_gradient() -> None:
+    """20,000 draws of each row: means within five standard errors, variances within 6 %."""
+    layer = Embedding(29, 8, padding_idx=3, format=TTM(rank=3), in_modes=(5, 6), out_modes=(2, 4))
+    posterior = attach(nn.ModuleDict({"table": layer}), n_examples=10, relative_variance=0.1)
+    ids = torch.tensor([[5, 28], [3, 0]])
+    mean, variance = posterior.row_moments("table", ids)
+    rows = posterior.sampled_rows("table", ids.expand(20_000, 2, 2), torch.Generator().manual_seed(1))
+    assert_close(rows.mean(0), mean, rtol=0, atol=5 * math.sqrt(float(variance.max()) / 20_000))
+    assert_close(rows.var(0), variance, rtol=0.06, atol=0)
+    assert not rows[:, ids == 3].any()
+    posterior.sampled_rows("table", ids).square().sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) and bool(p.grad.any()) for p in layer.parameters())
+    with pytest.raises(IndexError, match="sampled_rows got the id 29, but layer 'table' has 29 rows; ids must be 0 to 28"):
+        posterior.sampled_rows("table", torch.tensor([29]))
+
+
+def test_sampled_rows_of_point_factors_are_the_rows() -> None:
+    layer = Embedding(30, 8, format=TTM(rank=3), in_modes=(5, 6), out_modes=(2, 4))
+    posterior = attach(layer, n_examples=10, kind="map")
+    assert_close(posterior.sampled_rows("model", torch.tensor([3, 29])), layer(torch.tensor([3, 29])))
+
+
 def test_penalty_is_warmed_up_and_per_example() -> None:
     model = network()
     posterior = attach(model, n_examples=50, temperature=3.0, warmup=(1, 3))

@@ -1,10 +1,10 @@
-"""Which weights of a model have ranks."""
+"""Which weights of a model have ranks, and which rows a table among them has."""
 
 import fnmatch
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from tenfold.embeddings.sharded_embedding import ShardedEmbedding
 from tenfold.layers.embedding import EmbeddingLayer
@@ -74,6 +74,16 @@ def padding_row(model: nn.Module, weight: FactorizedWeight) -> int | None:
     """The row of a table that counts as zero whatever the factors hold; None for other weights, or where there is none."""
     tables = (one for one in model.modules() if isinstance(one, EmbeddingLayer | ShardedEmbedding) and one.factorized is weight)
     return next((one.padding_idx for one in tables), None)
+
+
+def check_rows(method: str, name: str, weight: FactorizedWeight, ids: Tensor) -> None:
+    """Raises IndexError where an id is none of a table's rows."""
+    n_rows, (low, high) = weight.fold.axis("i").size, map(int, ids.aminmax()) if ids.numel() else (0, 0)
+    if low < 0 or high >= n_rows:
+        raise IndexError(
+            f"{method} got the id {low if low < 0 else high}, but layer {name!r} has {n_rows} rows; ids must be 0 to {n_rows - 1}: "
+            "check the vocabulary"
+        )
 
 
 def _layer_name(name: str) -> str:

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tenfold.bayes.factorized_weights import padding_row
+from tenfold.bayes.factorized_weights import check_rows, padding_row
 from tenfold.bayes.gaussian_factors import GaussianFactors
 from tenfold.bayes.guards import check_count, check_number, check_positive
 from tenfold.bayes.method import RankMethod
-from tenfold.bayes.moments import row_moments, weight_moments
+from tenfold.bayes.moments import row_moments, sampled_rows, weight_moments
 from tenfold.bayes.priors import Prior
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run, Spectra
@@ -131,12 +131,13 @@ class Posterior(RankMethod):
 
     # -- uncertainty ------------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def moments(self, name: str) -> tuple[Tensor, Tensor]:
         """Exact mean and variance of every entry of the dense weight of a layer, in torch's shape; small layers only."""
         weight = self.run.weights[name]
-        means = [mean.detach() for mean in self._means(name)]
-        return weight_moments(weight.network, weight.fold, means, self._spread(name) or [torch.zeros_like(mean) for mean in means])
+        return weight_moments(weight.network, weight.fold, *self._entries(name))
 
+    @torch.no_grad()
     def row_moments(self, name: str, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Exact mean and variance (*ids, out) of rows of an embedding; both are 0 at its padding row.
 
@@ -147,17 +148,22 @@ class Posterior(RankMethod):
         if ids.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"row_moments got ids of the dtype {ids.dtype}; torch.int64 or torch.int32 is needed: convert them")
         weight = self.run.weights[name]
-        n_rows, (low, high) = weight.fold.axis("i").size, map(int, ids.aminmax()) if ids.numel() else (0, 0)
-        if low < 0 or high >= n_rows:
-            raise IndexError(
-                f"row_moments got the id {low if low < 0 else high}, but layer {name!r} has {n_rows} rows; ids must be 0 to {n_rows - 1}: "
-                "check the vocabulary"
-            )
-        means = [mean.detach() for mean in self._means(name)]
-        spread = self._spread(name) or [torch.zeros_like(mean) for mean in means]
-        is_padding = torch.zeros_like(ids, dtype=torch.bool) if self.padding[name] is None else ids == self.padding[name]
-        mean, variance = row_moments(weight.network, weight.fold, means, spread, ids)
-        return mean.masked_fill(is_padding[..., None], 0.0), variance.masked_fill(is_padding[..., None], 0.0)
+        check_rows("row_moments", name, weight, ids)
+        mean, variance = row_moments(weight.network, weight.fold, *self._entries(name), ids)
+        return self._without_padding(name, ids, mean), self._without_padding(name, ids, variance)
+
+    def sampled_rows(self, name: str, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(*ids, out): rows of an embedding, each drawn on its own with its exact mean and variance; 0 at its padding row.
+
+        In place of the table in training its gradient varies less than that of factors drawn once for a batch; how the entries of rows
+        vary together is not kept.
+
+        Raises:
+            IndexError: an id is none of the rows.
+        """
+        weight = self.run.weights[name]
+        check_rows("sampled_rows", name, weight, ids)
+        return self._without_padding(name, ids, sampled_rows(weight.network, weight.fold, *self._entries(name), ids, generator))
 
     @contextlib.contextmanager
     def sample(self, number: int) -> Iterator[None]:
@@ -245,7 +251,17 @@ class Posterior(RankMethod):
 
     def _spread(self, name: str) -> list[Tensor] | None:
         logs = self._log_variances(name)
-        return None if logs is None or name in self.run.removed else [one.detach().exp() for one in logs]
+        return None if logs is None else [one.detach().exp() for one in logs]
+
+    def _entries(self, name: str) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Means and variances of the factors' entries, with gradients; point factors and those of a removed layer do not vary."""
+        means, logs = self._means(name), self._log_variances(name)
+        if logs is None or name in self.run.removed:
+            return means, [torch.zeros_like(one) for one in means]
+        return means, [one.exp() for one in logs]
+
+    def _without_padding(self, name: str, ids: Tensor, rows: Tensor) -> Tensor:
+        return rows if self.padding[name] is None else rows.masked_fill((ids == self.padding[name])[..., None], 0.0)
 
     def _device(self) -> torch.device:
         return factor_parameter(next(iter(self.run.weights.values())), 0).device
