@@ -62,8 +62,7 @@ class FactorizedWeight(nn.Module):
         _ = network.terms, network.term_slices  # Dynamo cannot enter the lock of a cached property that was never read
         self.fold, self._is_padded = fold.plain, any(axis.padding for axis in fold.axes)
         self.factors = nn.ParameterList(nn.Parameter(factor.to(device=device, dtype=dtype).contiguous()) for factor in factors)
-        self._factor_names = [str(number) for number in range(len(factors))]
-        self._prepared = Kept()
+        self._prepared, self._factor_names = Kept(), [str(number) for number in range(len(factors))]
         self.is_rebuilt = False  # in training: multiply with `dense()`, built anew in every call, instead of with the factors
 
     def init_normal_(self, std: float, *, generator: torch.Generator | None = None) -> None:
@@ -252,7 +251,7 @@ class FactorizedWeight(nn.Module):
 
     def is_kept(self) -> bool:
         """Whether contractions of factors alone are kept between calls: in eval, without gradients, outside of tracing."""
-        return not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
+        return not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._is_tracing())
 
     def _ready(self, key: tuple[Any, ...], plan_of: Callable[[int], ContractionPlan]) -> list[tuple[ContractionPlan, list[Tensor]]]:
         """For each term its plan, and the tensors that the steps of that need; the key ends with their dtype."""
