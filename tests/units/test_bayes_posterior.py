@@ -109,6 +109,8 @@ def test_sampled_rows_have_the_moments_and_a_gradient() -> None:
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) and bool(p.grad.any()) for p in layer.parameters())
     with pytest.raises(IndexError, match="sampled_rows got the id 29, but layer 'table' has 29 rows; ids must be 0 to 28"):
         posterior.sampled_rows("table", torch.tensor([29]))
+    with pytest.raises(TypeError, match="sampled_rows got ids of the dtype torch.float32"):
+        posterior.sampled_rows("table", torch.zeros(2))
 
 
 def test_sampled_rows_of_point_factors_are_the_rows() -> None:

@@ -4,6 +4,7 @@ import fnmatch
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from tenfold.embeddings.sharded_embedding import ShardedEmbedding
@@ -77,7 +78,9 @@ def padding_row(model: nn.Module, weight: FactorizedWeight) -> int | None:
 
 
 def check_rows(method: str, name: str, weight: FactorizedWeight, ids: Tensor) -> None:
-    """Raises IndexError where an id is none of a table's rows."""
+    """Raises IndexError where an id is none of a table's rows, TypeError where the ids are no whole numbers."""
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{method} got ids of the dtype {ids.dtype}; torch.int64 or torch.int32 is needed: convert them")
     n_rows, (low, high) = weight.fold.axis("i").size, map(int, ids.aminmax()) if ids.numel() else (0, 0)
     if low < 0 or high >= n_rows:
         raise IndexError(

@@ -145,8 +145,6 @@ class Posterior(RankMethod):
             IndexError: an id is none of the rows.
             TypeError: the ids are no whole numbers.
         """
-        if ids.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"row_moments got ids of the dtype {ids.dtype}; torch.int64 or torch.int32 is needed: convert them")
         weight = self.run.weights[name]
         check_rows("row_moments", name, weight, ids)
         mean, variance = row_moments(weight.network, weight.fold, *self._entries(name), ids)
@@ -160,6 +158,7 @@ class Posterior(RankMethod):
 
         Raises:
             IndexError: an id is none of the rows.
+            TypeError: the ids are no whole numbers.
         """
         weight = self.run.weights[name]
         check_rows("sampled_rows", name, weight, ids)
