@@ -129,3 +129,18 @@ def test_inductor() -> None:
     torch._dynamo.reset()
     with torch.no_grad():
         assert_close(torch.compile(layer, fullgraph=True)(*case.inputs), layer(*case.inputs))
+
+
+def test_symbolic_tracing_takes_layers_whole() -> None:
+    """torch.fx replaces tensors by proxies, which a layer cannot plan for; as a leaf, like torch's own layers, it is one step."""
+    case = plain_case(SUBJECTS[0], Linear)
+    model = torch.nn.Sequential(case.layer()).eval()
+    with pytest.raises(TypeError, match=r"^Linear got a Proxy; it needs a tensor: trace with a torch.fx.Tracer whose is_leaf_module is"):
+        torch.fx.symbolic_trace(model)
+
+    class Tracer(torch.fx.Tracer):
+        def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+            return isinstance(m, FactorizedLayer) or super().is_leaf_module(m, module_qualified_name)
+
+    traced = torch.fx.GraphModule(model, Tracer().trace(model))
+    assert_close(traced(*case.inputs), model(*case.inputs))

@@ -154,3 +154,15 @@ class FactorizedLayer(nn.Module, abc.ABC):
 def uniform_std(fan_in: int) -> float:
     """The standard deviation of torch's default start for linear layers and convolutions: uniform within 1 / sqrt(fan_in)."""
     return 1 / math.sqrt(3 * fan_in)
+
+
+def check_tensor(layer: str, value: Any) -> None:
+    """Raises TypeError where the input of a layer is no tensor."""
+    if isinstance(value, Tensor):
+        return
+    advice = "convert it with torch.as_tensor"
+    if type(value).__module__.startswith("torch.fx"):
+        advice = (
+            "trace with a torch.fx.Tracer whose is_leaf_module is true of tenfold's layers, as torch's own are leaves, or use torch.export"
+        )
+    raise TypeError(f"{layer} got a {type(value).__name__}; it needs a tensor: {advice}")

@@ -14,7 +14,7 @@ from tenfold.buckets import places
 from tenfold.contract import ContractionPlan, Positions
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
-from tenfold.layers.base import FactorizedLayer, Workload, uniform_std
+from tenfold.layers.base import FactorizedLayer, Workload, check_tensor, uniform_std
 from tenfold.weight import FactorizedWeight
 
 Sizes = int | Sequence[int]
@@ -97,8 +97,7 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
     def _convolve(self, x: Tensor, spatial: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
         """The convolution with bias, for a batch or a single sample."""
         n_spatial = len(self.kernel_size)
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{type(self).__name__} got a {type(x).__name__}; it needs a tensor: convert it with torch.as_tensor")
+        check_tensor(type(self).__name__, x)
         if x.dim() == n_spatial + 1:
             return self._convolve(x[None], spatial)[0]
         if x.dim() != n_spatial + 2 or x.shape[1] != self.in_channels:

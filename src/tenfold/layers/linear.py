@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
-from tenfold.layers.base import FactorizedLayer, Workload, uniform_std
+from tenfold.layers.base import FactorizedLayer, Workload, check_tensor, uniform_std
 from tenfold.weight import FactorizedWeight
 
 
@@ -56,8 +56,7 @@ class Linear(FactorizedLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """(*, out_features) from (*, in_features)."""
-        if not isinstance(input, Tensor):
-            raise TypeError(f"Linear got a {type(input).__name__}; it needs a tensor: convert it with torch.as_tensor")
+        check_tensor("Linear", input)
         output = self.factorized.apply(input)
         return output if self.bias is None else output + self.bias.to(output.dtype)
 
