@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.embeddings.sharded_embedding import ShardedEmbedding
-from tenfold.layers.embedding import EmbeddingLayer
+from tenfold.layers.embedding import EmbeddingLayer, stray_id
 from tenfold.weight import FactorizedWeight
 from tenfold.wrappers import clean_name, unwrapped
 
@@ -81,11 +81,10 @@ def check_rows(method: str, name: str, weight: FactorizedWeight, ids: Tensor) ->
     """Raises IndexError where an id is none of a table's rows, TypeError where the ids are no whole numbers."""
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"{method} got ids of the dtype {ids.dtype}; torch.int64 or torch.int32 is needed: convert them")
-    n_rows, (low, high) = weight.fold.axis("i").size, map(int, ids.aminmax()) if ids.numel() else (0, 0)
-    if low < 0 or high >= n_rows:
+    n_rows = weight.fold.axis("i").size
+    if (stray := stray_id(ids, n_rows)) is not None:
         raise IndexError(
-            f"{method} got the id {low if low < 0 else high}, but layer {name!r} has {n_rows} rows; ids must be 0 to {n_rows - 1}: "
-            "check the vocabulary"
+            f"{method} got the id {stray}, but layer {name!r} has {n_rows} rows; ids must be 0 to {n_rows - 1}: check the vocabulary"
         )
 
 

@@ -188,14 +188,14 @@ def check_ids(ids: Tensor, n_rows: int, error: type[Exception]) -> None:
         raise TypeError(f"a lookup got a {type(ids).__name__}; it needs a tensor of ids: convert it with torch.as_tensor")
     if ids.dtype not in (torch.int64, torch.int32):
         raise RuntimeError(f"the ids have the dtype {ids.dtype}; a lookup needs torch.int64 or torch.int32: convert them")
-    if not has_values(ids) or not ids.numel():
-        return
-    low, high = (int(one) for one in ids.aminmax())
-    if low < 0 or high >= n_rows:
-        raise error(
-            f"the input has the id {low if low < 0 else high}, but the table has {n_rows} rows; "
-            f"ids must be 0 to {n_rows - 1}: check the vocabulary"
-        )
+    if has_values(ids) and (stray := stray_id(ids, n_rows)) is not None:
+        raise error(f"the input has the id {stray}, but the table has {n_rows} rows; ids must be 0 to {n_rows - 1}: check the vocabulary")
+
+
+def stray_id(ids: Tensor, n_rows: int) -> int | None:
+    """An id that stands for none of the rows, None where there is none."""
+    low, high = (int(one) for one in ids.aminmax()) if ids.numel() else (0, -1)
+    return low if low < 0 else high if high >= n_rows else None
 
 
 def has_values(one: Tensor) -> bool:
