@@ -1,7 +1,6 @@
 """What real inputs tell: second moments of the inputs of every layer, and BatchNorm statistics of a changed model."""
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,9 +8,9 @@ from torch import Tensor, nn
 
 from tenfold.batches import as_batch, batches
 from tenfold.moments import InputMoments as InputMoments
-from tenfold.moments import NotFinite, batch_norms
+from tenfold.moments import batch_norms
 from tenfold.progress import Progress, silent
-from tenfold.running import batch_size, call, first_samples, probing
+from tenfold.running import batch_size, first_samples, probing, run_on
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found
 
@@ -20,7 +19,6 @@ NORM_SAMPLES = 4096
 MATCHED_SAMPLES = 1024  # fewer do where both models see the same ones
 BATCH_SIZE = 64
 CALIBRATION = "calibration data"  # as errors call them
-REFUSALS = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError)  # of models that check what they get
 LEAST_VARIANCE = 1e-4  # of the running variance, added to both variances of a ratio
 
 
@@ -34,7 +32,7 @@ def input_moments(
     """
     with InputMoments(model, layers) as moments, probing(model):
         for inputs in inputs_of(data, samples, "reading inputs", progress):
-            run_on(model, inputs)
+            run_on(model, inputs, CALIBRATION)
     return moments.moments
 
 
@@ -71,7 +69,7 @@ def reestimate_norms(
             for inputs in inputs_of(data, samples or NORM_SAMPLES, "re-estimating BatchNorm", progress):
                 largest = max(largest, batch_size(inputs))
                 if batch_size(inputs) > largest // 2:  # a small last batch would count as much as the others; one sample has no variance
-                    run_on(model, inputs)
+                    run_on(model, inputs, CALIBRATION)
     except BaseException:
         with torch.no_grad():
             for buffer, values in saved:
@@ -122,7 +120,7 @@ class MatchedNorms:
         """Runs both models on one batch."""
         self.begin()
         for model in self.models:
-            run_on(model, inputs)
+            run_on(model, inputs, CALIBRATION)
 
     def _see(self, name: str) -> Any:
         def see(_: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -165,32 +163,6 @@ def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     """(channels,) each, in float64, over all other axes of (N, channels, ..)."""
     rows = x.detach().double().movedim(1, 0).flatten(1)
     return rows.mean(1), rows.var(1, unbiased=False)
-
-
-def run_on(model: nn.Module, inputs: Any, data: str = CALIBRATION) -> Any:
-    """The model's output for inputs; `data` is what an error calls where they come from.
-
-    Raises:
-        RuntimeError: the model does not take them.
-    """
-    try:
-        return call(model, inputs)
-    except (NotFinite, torch.cuda.OutOfMemoryError):
-        raise
-    except REFUSALS as error:
-        shapes = ", ".join(f"{tuple(one.shape)} of {one.dtype}" for one in _tensors(inputs)) or type(inputs).__name__
-        text = str(error) or type(error).__name__
-        if isinstance(error, TypeError) and re.search("(positional|keyword) argument", text):
-            text += '; the last of several tensors of a sample, and the entry "labels" of a mapping, are its target and no argument'
-        raise RuntimeError(
-            f"{type(model).__name__} does not run on the {data}, whose batch is {shapes}: {text}; inputs as in training are "
-            "needed: give data of the size and with the transforms (to float tensors, normalised) that the model was trained with"
-        ) from error
-
-
-def _tensors(inputs: Any) -> list[Tensor]:
-    values = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else [inputs]
-    return [value for value in values if isinstance(value, Tensor)]
 
 
 def rereadable(data: Any) -> Any:

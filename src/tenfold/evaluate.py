@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.batches import batches, known_n_batches, on_device
-from tenfold.calibrate import run_on
 from tenfold.loss import IGNORED, Loss, first_tensor, fits, is_classes, logits_of, task_loss
 from tenfold.progress import Progress, silent
-from tenfold.running import call, eval_mode, unchanged_buffers
+from tenfold.running import call, eval_mode, run_on, unchanged_buffers
 
 EVALUATION = "evaluation data"  # as errors call them: test data, or what a training or a search is validated on
 

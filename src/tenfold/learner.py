@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tenfold.batches import on_device
-from tenfold.calibrate import run_on
 from tenfold.features import Features
 from tenfold.loss import Loss, Outputs, distillation_loss, first_tensor, task_loss
 from tenfold.optimizer import Schedule
-from tenfold.running import call, eval_mode
+from tenfold.running import call, eval_mode, run_on
 from tenfold.stability import SensitivityPenalty
 
 TRAINING = "training data"  # as errors call them

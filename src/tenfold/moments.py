@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.patches import is_transposed, patch_size, patches
-from tenfold.running import first_argument
+from tenfold.running import NotFinite, first_argument
 from tenfold.solvers.diagonal_whitening import DiagonalWhitening
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found
@@ -15,10 +15,6 @@ from tenfold.uses import Uses
 from tenfold.wrappers import clean_name
 
 SIZE_LIMIT = 4608  # values in a patch above which only the diagonal of the moment is kept: 4608^2 doubles are 170 MB
-
-
-class NotFinite(ValueError):
-    """Inputs of a layer that are NaN or infinite."""
 
 
 class InputMoments:

@@ -1,6 +1,7 @@
 """Running a model that somebody else wrote: its arguments, and the modes that come back when the run is over."""
 
 import contextlib
+import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -12,6 +13,11 @@ from torch.nn.parameter import is_lazy
 from tenfold.wrappers import is_compiled
 
 EXAMPLES = 32  # samples of an example input; plans and reports time layers on so many
+REFUSALS = (RuntimeError, ValueError, TypeError, AssertionError, LookupError, AttributeError)  # of models that check what they get
+
+
+class NotFinite(ValueError):
+    """Inputs of a layer that are NaN or infinite."""
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
@@ -24,6 +30,27 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(_to(inputs, device))
 
 
+def run_on(model: nn.Module, inputs: Any, data: str) -> Any:
+    """The model's output for inputs; `data` is what an error calls where they come from.
+
+    Raises:
+        RuntimeError: the model does not take them.
+    """
+    try:
+        return call(model, inputs)
+    except (NotFinite, torch.cuda.OutOfMemoryError):
+        raise
+    except REFUSALS as error:
+        shapes = ", ".join(f"{tuple(one.shape)} of {one.dtype}" for one in _tensors(inputs)) or type(inputs).__name__
+        text = str(error) or type(error).__name__
+        if isinstance(error, TypeError) and re.search("(positional|keyword) argument", text):
+            text += '; the last of several tensors of a sample, and the entry "labels" of a mapping, are its target and no argument'
+        raise RuntimeError(
+            f"{type(model).__name__} does not run on the {data}, whose batch is {shapes}: {text}; inputs as in training are "
+            "needed: give data of the size and with the transforms (to float tensors, normalised) that the model was trained with"
+        ) from error
+
+
 def first_argument(values: tuple[Any, ...]) -> Tensor | None:
     """The first tensor among the arguments of a layer."""
     return next((value for value in values if isinstance(value, Tensor)), None)
@@ -31,8 +58,7 @@ def first_argument(values: tuple[Any, ...]) -> Tensor | None:
 
 def batch_size(inputs: Any) -> int:
     """The first axis of the first tensor."""
-    values = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs) if isinstance(inputs, tuple | list) else [inputs]
-    return next((value.shape[0] for value in values if isinstance(value, Tensor) and value.dim()), 1)
+    return next((one.shape[0] for one in _tensors(inputs) if one.dim()), 1)
 
 
 def first_samples(inputs: Any, count: int) -> Any:
@@ -45,6 +71,12 @@ def first_samples(inputs: Any, count: int) -> Any:
     if isinstance(inputs, Mapping):
         return {name: cut(value) for name, value in inputs.items()}
     return tuple(map(cut, inputs)) if isinstance(inputs, tuple | list) else cut(inputs)
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    """The tensors among arguments."""
+    values = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else [inputs]
+    return [value for value in values if isinstance(value, Tensor)]
 
 
 def _to(value: Any, device: torch.device) -> Any:

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.calibrate import MatchedNorms, Reached, inputs_of, run_on
+from tenfold.calibrate import CALIBRATION, MatchedNorms, Reached, inputs_of
 from tenfold.moments import Sums, finite_rows, has_whole_moment
 from tenfold.patches import is_transposed
 from tenfold.progress import Progress
-from tenfold.running import probing
+from tenfold.running import probing, run_on
 from tenfold.solvers.whitening import Whitening, output_mean
 from tenfold.survey import Found
 
@@ -56,7 +56,7 @@ def call_order(model: nn.Module, layers: Sequence[Found], inputs: Any) -> list[s
     handles = [one.module.register_forward_pre_hook(lambda *_, name=one.name: order.append(name)) for one in layers]
     try:
         with probing(model):
-            run_on(model, inputs)
+            run_on(model, inputs, CALIBRATION)
     finally:
         for handle in handles:
             handle.remove()
@@ -100,7 +100,7 @@ class PairedInputs:
         for model in self._norms.models:
             self._left = self._calls
             with contextlib.suppress(Reached):
-                run_on(model, inputs)
+                run_on(model, inputs, CALIBRATION)
 
     def _hook(self, name: str, is_dense: bool) -> Any:
         def see(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tenfold.calibrate import run_on
 from tenfold.flops import flop_counter
 from tenfold.layers.base import FactorizedLayer, Workload
 from tenfold.network import Network
-from tenfold.running import batch_size, first_argument, probing
+from tenfold.running import batch_size, first_argument, probing, run_on
 from tenfold.survey import Found
 
 EXAMPLE = "example inputs"
