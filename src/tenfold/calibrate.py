@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.batches import as_batch, batches
-from tenfold.moments import InputMoments as InputMoments
-from tenfold.moments import batch_norms
 from tenfold.progress import Progress, silent
 from tenfold.running import batch_size, first_samples, probing, run_on
+from tenfold.second_moments import InputMoments as InputMoments
+from tenfold.second_moments import batch_norms
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found
 

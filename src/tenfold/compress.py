@@ -16,13 +16,13 @@ from tenfold.decompose import Decomposition, check_weight, decompose
 from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer
-from tenfold.moments import is_calibrated
 from tenfold.network import Network
 from tenfold.places import replace
 from tenfold.plan import LayerPlan, Plan, explicit_plan
 from tenfold.plan_data import use_text
 from tenfold.progress import Progress, silent
 from tenfold.recurrent.opened import close_recurrent, open_recurrent, opened_view
+from tenfold.second_moments import is_calibrated
 from tenfold.selection import Choice, Formats
 from tenfold.sequential import Goal, call_order, paired_goals, stages
 from tenfold.solvers.whitening import Whitening, output_mean

@@ -22,9 +22,9 @@ from tenfold.loss import Loss, Outputs
 from tenfold.optimizer import MakeOptimizer, Schedule, make_optimizer
 from tenfold.precision import Precision, settled
 from tenfold.progress import Progress, silent
-from tenfold.stability import SensitivityPenalty, stable_scales
 from tenfold.training import FinetuneHistory as FinetuneHistory
 from tenfold.training import TrainingRun
+from tenfold.training_stability import SensitivityPenalty, stable_scales
 from tenfold.weight import rebuilt
 
 WARMUP = 0.1  # of all steps

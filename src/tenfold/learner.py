@@ -15,7 +15,7 @@ from tenfold.features import Features
 from tenfold.loss import Loss, Outputs, distillation_loss, first_tensor, task_loss
 from tenfold.optimizer import Schedule
 from tenfold.running import call, eval_mode, run_on
-from tenfold.stability import SensitivityPenalty
+from tenfold.training_stability import SensitivityPenalty
 
 TRAINING = "training data"  # as errors call them
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.calibrate import CALIBRATION, MatchedNorms, Reached, inputs_of
-from tenfold.moments import Sums, finite_rows, has_whole_moment
 from tenfold.patches import is_transposed
 from tenfold.progress import Progress
 from tenfold.running import probing, run_on
+from tenfold.second_moments import Sums, finite_rows, has_whole_moment
 from tenfold.solvers.whitening import Whitening, output_mean
 from tenfold.survey import Found
 

@@ -12,9 +12,9 @@ from torch.testing import assert_close
 
 from tenfold.bayes import attach
 from tenfold.bayes.guards import RanksWarning
-from tenfold.bayes.moments import tensor_moments
 from tenfold.bayes.priors import Gamma, HalfCauchy, Hyperprior, LogUniform, Prior
 from tenfold.bayes.variances import RankVariances
+from tenfold.bayes.weight_moments import tensor_moments
 from tenfold.fold import make_fold
 from tenfold.format import Format
 from tenfold.formats import CP, TT, TTM, Tucker

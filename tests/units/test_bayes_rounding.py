@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tenfold.bayes.components import slice_gram
-from tenfold.bayes.moments import relative_spread
 from tenfold.bayes.refit import refit, relative_change, squared_norm
 from tenfold.bayes.rounding import round_tree, spectra
 from tenfold.bayes.shrink import RankedWeight, Rounding, Selection
+from tenfold.bayes.weight_moments import relative_spread
 from tenfold.bayes.weighting import IdFrequencies, mode_roots
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format

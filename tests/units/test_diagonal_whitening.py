@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import tenfold
-from tenfold import CP, SVD, TT, Format, Tucker, moments
+from tenfold import CP, SVD, TT, Format, Tucker, second_moments
 from tenfold.decompose import Decomposition, decompose
 from tenfold.layers import all_layers
 from tenfold.solvers.diagonal_whitening import DiagonalWhitening
@@ -74,7 +74,7 @@ def test_wide_layers_are_calibrated_by_it(monkeypatch: pytest.MonkeyPatch, is_se
     with torch.no_grad():
         wide.weight.mul_(10 ** (2 * torch.rand(32, 1)))
     x = torch.randn(256, 8, dtype=torch.float64)
-    monkeypatch.setattr(moments, "SIZE_LIMIT", 16)
+    monkeypatch.setattr(second_moments, "SIZE_LIMIT", 16)
     plan = tenfold.plan(model, SVD(), budget="params=0.7", inputs=x, calibration=x, filter="2")
     row = next(one for one in plan.layers if one.name == "2")
     assert row.format is not None and row.metric == "" and plan.metric == "output"
@@ -86,10 +86,10 @@ def test_wide_layers_are_calibrated_by_it(monkeypatch: pytest.MonkeyPatch, is_se
 
 
 def test_the_sums_are_those_of_the_rows(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(moments, "SIZE_LIMIT", 4)
+    monkeypatch.setattr(second_moments, "SIZE_LIMIT", 4)
     model, x = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False)), torch.randn(10, 2, 5, 5)
     found = survey(model)
-    with moments.InputMoments(model, found) as seen:
+    with second_moments.InputMoments(model, found) as seen:
         model(x[:4])
         model(x[4:])
     metric = seen.moments["0"]

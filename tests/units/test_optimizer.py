@@ -10,7 +10,7 @@ from torch import nn
 import tenfold.nn
 from tenfold.formats import CP
 from tenfold.optimizer import FULL_RATE_STEPS, LR, WEIGHT_DECAY, Schedule, make_optimizer
-from tenfold.stability import stable_scales
+from tenfold.training_stability import stable_scales
 
 
 def network() -> nn.Module:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import tenfold.recipes
-from tenfold.recipes.kept import kept_place, read_kept, write_kept
+from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
 from tenfold.recipes.options import Options
 from tenfold.recipes.shown import Table, write_result
 

@@ -19,7 +19,6 @@ from tenfold.bayes.factorized_weights import check_rows, padding_row
 from tenfold.bayes.gaussian_factors import GaussianFactors
 from tenfold.bayes.guards import check_count, check_number, check_positive
 from tenfold.bayes.method import RankMethod
-from tenfold.bayes.moments import row_moments, sampled_rows, weight_moments
 from tenfold.bayes.priors import Prior
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run, Spectra
@@ -27,6 +26,7 @@ from tenfold.bayes.surgery import factor_parameter, replaced
 from tenfold.bayes.trust import capped
 from tenfold.bayes.variances import RankVariances
 from tenfold.bayes.warmup import Warmup
+from tenfold.bayes.weight_moments import row_moments, sampled_rows, weight_moments
 
 
 class Posterior(RankMethod):

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tenfold.bayes.components import reduce_components
 from tenfold.bayes.guards import check_number
-from tenfold.bayes.moments import relative_spread
 from tenfold.bayes.reduction import AxisMap, Reduction, kept_slices, removal
 from tenfold.bayes.refit import relative_change, squared_norm
 from tenfold.bayes.rounding import round_tree
+from tenfold.bayes.weight_moments import relative_spread
 from tenfold.bayes.weighting import Moment, mode_roots
 from tenfold.fold import Fold
 from tenfold.network import Network

@@ -21,7 +21,7 @@ from tenfold.identity import model_identity
 from tenfold.plan import Latency, Plan
 from tenfold.ranks.held_out import hold_out
 from tenfold.ranks.trials import remove_search
-from tenfold.recipes.kept import read_kept, write_kept
+from tenfold.recipes.finished_runs import read_kept, write_kept
 from tenfold.report import Report
 from tenfold.sizes import n_bytes
 

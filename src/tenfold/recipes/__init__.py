@@ -15,7 +15,7 @@ The files here belong to no field:
 
     options.py     what a user may choose
     shown.py       what every recipe gives back: a table, notes and data
-    kept.py        finished runs in files
+    finished_runs.py  finished runs in files
     measure.py     FLOP, time and memory of a training step, all formats in turns
     automatic_ranks.py  one training in which ranks are found, for any task that has batches and a loss; rank_steps.py its steps
     run_checkpoint.py   the file from which a killed run goes on

@@ -23,7 +23,7 @@ from tenfold.recipes.clicks.metrics import ClickScores, click_scores
 from tenfold.recipes.clicks.model import BOTTOM, DIM, DLRM, TOP, TableSpec, largest, with_tables
 from tenfold.recipes.clicks.sizes import DlrmSizes, dlrm_sizes
 from tenfold.recipes.clicks.training import ClickTraining, predict_scores, train_clicks
-from tenfold.recipes.kept import kept_place, read_kept, write_kept
+from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
 from tenfold.recipes.options import Options
 from tenfold.recipes.shown import Table, write_result
 

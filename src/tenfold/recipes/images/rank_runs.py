@@ -16,9 +16,9 @@ from tenfold.bayes.factorized_weights import factorized_weights
 from tenfold.data.images import Images
 from tenfold.layers.base import FactorizedLayer
 from tenfold.recipes.automatic_ranks import Training, cosine, fix_ranks, train_automatic, train_null, train_plain
+from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
 from tenfold.recipes.images.calibration import Calibration, calibration
 from tenfold.recipes.images.task import ImageTask
-from tenfold.recipes.kept import kept_place, read_kept, write_kept
 from tenfold.recipes.options import DENSE, Options
 from tenfold.recipes.rank_steps import batches_from
 from tenfold.running import eval_mode

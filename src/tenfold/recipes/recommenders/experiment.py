@@ -19,7 +19,7 @@ from tenfold.bayes import RanksWarning
 from tenfold.data.feature_rows import FeatureRows, joined
 from tenfold.formats import parse_format
 from tenfold.recipes.clicks.metrics import click_scores
-from tenfold.recipes.kept import kept_place, read_kept, write_kept
+from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
 from tenfold.recipes.options import DENSE, Options
 from tenfold.recipes.recommenders.models import FactorizationMachine, FeatureTable
 from tenfold.recipes.recommenders.ranking import rating_scores

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tenfold.data.movielens import Candidates, read_candidates
-from tenfold.recipes.kept import kept_place, read_kept, write_kept
+from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
 from tenfold.recipes.options import Options, look
 from tenfold.recipes.recommenders.models import NcfMlp, read_ncf_mlp
 from tenfold.recipes.recommenders.ranking import RankingScores, ranking_scores

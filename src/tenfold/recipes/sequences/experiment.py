@@ -11,7 +11,7 @@ from torch import nn
 
 from tenfold.augment import Augment
 from tenfold.formats import format_text, parse_format
-from tenfold.recipes.kept import kept_place, read_kept, write_kept
+from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
 from tenfold.recipes.measure import StepCost, step_costs
 from tenfold.recipes.options import DENSE, Options
 from tenfold.recipes.sequences.models import Head, Rnn

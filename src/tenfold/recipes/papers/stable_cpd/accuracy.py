@@ -13,7 +13,7 @@ from torch import nn
 import tenfold
 from tenfold.evaluate import evaluate
 from tenfold.plan import Plan
-from tenfold.recipes.kept import kept_place, read_kept, write_kept
+from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
 from tenfold.recipes.papers.stable_cpd.methods import METHODS, METRICS, Compressor, Method, Metric
 from tenfold.recipes.papers.stable_cpd.networks import Case
 from tenfold.recipes.reproduction import Request, Table

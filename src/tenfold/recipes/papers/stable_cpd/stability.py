@@ -21,7 +21,7 @@ import tenfold
 from tenfold.calibrate import reestimate_norms
 from tenfold.diagnosis import diagnose, stable_step
 from tenfold.evaluate import evaluate
-from tenfold.recipes.kept import kept_place, read_kept, write_kept
+from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
 from tenfold.recipes.papers.stable_cpd.networks import Case
 from tenfold.recipes.papers.stable_cpd.plain import PlainCP, correct
 from tenfold.recipes.reproduction import Request, Table

@@ -13,7 +13,7 @@ from tenfold.finetune import finetune
 from tenfold.formats import CP, SVD
 from tenfold.layers.conv import Conv2d
 from tenfold.optimizer import make_optimizer
-from tenfold.stability import SensitivityPenalty, stable_scales
+from tenfold.training_stability import SensitivityPenalty, stable_scales
 
 DATA = (torch.randn(48, 3, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(48) % 4)
 

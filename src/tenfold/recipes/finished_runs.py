@@ -1,4 +1,4 @@
-"""Kept: finished runs in files, so that the same command goes on and repeats nothing."""
+"""Finished runs in files, so that the same command goes on and repeats nothing."""
 
 import hashlib
 import json

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from tenfold.bayes.moments import relative_spread, row_moments, sampled_rows, tensor_moments, weight_moments
+from tenfold.bayes.weight_moments import relative_spread, row_moments, sampled_rows, tensor_moments, weight_moments
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
 from tenfold.formats import KT, TT, TTM, all_formats
