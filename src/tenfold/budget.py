@@ -19,6 +19,9 @@ class Budget:
     Budget(params=0.25, flops=0.5)
     >>> Budget.parse("accuracy_drop=0.5")
     Budget(accuracy_drop=0.5, smallest='flops')
+
+    Raises:
+        ValueError: nothing is given, a value is out of its range, or `smallest` is given without `accuracy_drop`.
     """
 
     params: float | None = None
@@ -68,7 +71,11 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """A budget from ``"flops=0.5"``, ``"flops=0.5,params=0.3"``, ``"accuracy_drop=0.5"`` or, of parameters, a bare ``"0.25"``."""
+        """A budget from ``"flops=0.5"``, ``"flops=0.5,params=0.3"``, ``"accuracy_drop=0.5"`` or, of parameters, a bare ``"0.25"``.
+
+        Raises:
+            ValueError: a part is not NAME=NUMBER with a name of the budget, or its number is out of its range.
+        """
         values: dict[str, Any] = {}
         for part in text.split(","):
             name, equals, value = part.partition("=")

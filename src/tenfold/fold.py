@@ -22,7 +22,11 @@ COMBINATIONS = 3000  # of modes near the root that are tried
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of the dense weight: its role (o, i or k), its size and the sizes of its modes; `groups` slices lead the modes."""
+    """One axis of the dense weight: its role (o, i or k), its size and the sizes of its modes; `groups` slices lead the modes.
+
+    Raises:
+        ValueError: a size is below 1, the groups do not divide the axis, or the product of the modes is smaller than a group of it.
+    """
 
     role: str
     size: int
@@ -145,7 +149,11 @@ class Fold:
         return legs
 
     def fold(self, dense: Tensor) -> Tensor:
-        """The tensor of all modes, of shape `tuple(self.sizes.values())`, from the dense weight; padding is zero."""
+        """The tensor of all modes, of shape `tuple(self.sizes.values())`, from the dense weight; padding is zero.
+
+        Raises:
+            ValueError: the weight has another shape than `self.shape`.
+        """
         if tuple(dense.shape) != self.shape:
             raise ValueError(f"the weight has shape {tuple(dense.shape)}, but this fold is for {self.shape}; make a fold for its shape")
         for position, axis in enumerate(self.axes):

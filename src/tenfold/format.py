@@ -118,7 +118,11 @@ class Format(abc.ABC):
         return widest.resized(self._resolve(widest))
 
     def widest(self, fold: Fold) -> Network:
-        """The network with the largest useful ranks."""
+        """The network with the largest useful ranks.
+
+        Raises:
+            ValueError: the format has no rank for these modes.
+        """
         fold = self.fold(fold)
         factors = [tuple(indices) for indices in self.factors(fold)]
         if fold.role("g"):

@@ -23,6 +23,10 @@ class Network:
     """The indices of every factor, the modes in the order of the dense tensor, and the size of every index.
 
     term_lengths: how many factors each term of a sum has; empty where there is one term.
+
+    Raises:
+        ValueError: a mode is on no factor, a rank on one only, an index twice on one factor, or a size is missing or below 1; the terms do
+            not hold all factors, or share a rank.
     """
 
     factors: tuple[tuple[str, ...], ...]
@@ -78,6 +82,9 @@ class Network:
 
         >>> Network.parse("o r, r i -> o i", {"o": 4, "i": 6, "r": 2}).numel
         20
+
+        Raises:
+            ValueError: the text has no arrow or a name that is none, or no network has these indices and sizes.
         """
         left, arrow, right = statement.partition("->")
         terms = [[part.split() for part in term.split(",")] for term in left.split("+")]

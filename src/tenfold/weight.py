@@ -96,7 +96,7 @@ class FactorizedWeight(nn.Module):
         return reduce(torch.add, [make(number, factors[part]) for number, part in enumerate(self.network.term_slices)])
 
     def apply(self, x: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """(*batch, out) from (*batch, in): x times the transposed dense weight.
+        """(*batch, out) from (*batch, in): x times the transposed dense weight. RuntimeError where features or dtype do not fit, as torch.
 
         A callable argument is torch's own `Module.apply(fn)`, with which models initialise themselves.
         """

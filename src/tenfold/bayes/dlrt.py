@@ -34,6 +34,10 @@ class DLRT(RankMethod):
         rate: the learning rate of the small matrices.
         tolerance: the part of a matrix in Frobenius norm that each step may cut.
         max_rank: ranks stay at or below it; left out, at the smaller side of the matrix.
+
+    Raises:
+        ValueError: as for `attach`, or a layer has other than two factors and one rank.
+        TypeError: a setting is no number.
     """
 
     quantity = "the singular values"

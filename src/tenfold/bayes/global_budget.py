@@ -32,6 +32,10 @@ class GlobalBudget(ScaledMethod):
         schedule: (first, last) step of the decisions; the number falls by a cubic law between them.
         interval: steps between two decisions.
         orthogonality: weight of the penalty that keeps the slices of a rank of two factors apart.
+
+    Raises:
+        ValueError: as for `attach`, or there are fewer slices that can be scored than are to be left.
+        TypeError: a setting is no number.
     """
 
     def __init__(

@@ -31,6 +31,10 @@ class GroupLasso(RankMethod):
         n_examples: N.
         strength: of the penalty; as for all lasso penalties its best value has to be found.
         warmup: (start, end) in steps.
+
+    Raises:
+        ValueError: as for `attach`.
+        TypeError: a setting is no number.
     """
 
     quantity = "the norm of each slice"

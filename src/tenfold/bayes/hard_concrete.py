@@ -41,6 +41,10 @@ class HardConcrete(ScaledMethod):
         rate: how fast the multipliers rise while the size is above the target.
         warmup: (start, end) in steps, in which the target falls from 1.
         seed: of the noise.
+
+    Raises:
+        ValueError: as for `attach`.
+        TypeError: a setting is no number.
     """
 
     quantity = "the gate of each slice"

@@ -23,6 +23,10 @@ class L1Bonds(ScaledMethod):
         strength: of the mean absolute value of the live scales.
         cut: slices with a scale below this part of the largest of their rank are dropped.
         warmup: (start, end) in steps.
+
+    Raises:
+        ValueError: as for `attach`.
+        TypeError: a setting is no number.
     """
 
     def __init__(

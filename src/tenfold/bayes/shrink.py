@@ -65,6 +65,9 @@ class Rounding(Rule):
         moments: for some layers by name, the second moment of their inputs, see `mode_roots`; for tables `IdFrequencies` counts it. Errors
             and standard deviations are then measured on what the layer computes. Where inputs never vary, as at the border of images, or
             in rows of a table that are hardly looked up, a posterior is as wide as its prior.
+
+    Raises:
+        ValueError: a number is out of its range. TypeError: it is no number.
     """
 
     tolerance: float = 0.01

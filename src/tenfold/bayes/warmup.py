@@ -9,7 +9,11 @@ from tenfold.bayes.guards import check_number
 
 @dataclass(frozen=True)
 class Warmup:
-    """0 up to step `start`, then a straight line to 1 at step `end`. In steps and not in epochs: click data are seen once."""
+    """0 up to step `start`, then a straight line to 1 at step `end`. In steps and not in epochs: click data are seen once.
+
+    Raises:
+        ValueError: not 0 <= start <= end < inf. TypeError: one is no number.
+    """
 
     start: int = 0
     end: int = 0

@@ -140,6 +140,9 @@ class SyntheticClicks:
 
     Args:
         rows: the first row and the one after the last: for instance (0, 10**6) for training, the next ones for testing.
+
+    Raises:
+        ValueError: the batch size or the number of rows is below 1.
     """
 
     def __init__(self, planted: PlantedClicks, batch_size: int, rows: tuple[int, int]) -> None:

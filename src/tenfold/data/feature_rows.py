@@ -30,6 +30,9 @@ class FeatureRows:
     n_features: how many numbers there are, those that no row has included.
     fields: a name for each field.
     groups: which fields may share a table; together all columns and all features, in order.
+
+    Raises:
+        ValueError: the shapes do not fit together, or a feature has no number from 0 to n_features - 1.
     """
 
     ids: Tensor

@@ -41,6 +41,9 @@ class HashedIds:
     """Ids by hashing: no pass over the data, any size, and values that share an id by chance.
 
     sizes: of the tables; the control for a factorised table is a hashed one that stores as many values.
+
+    Raises:
+        ValueError: there are not as many sizes as tables, or one is below 1.
     """
 
     tables: tuple[str, ...]
@@ -152,6 +155,9 @@ def build_vocabulary(files: ClickFiles, *, min_count: int = 1, most_values: int 
         most_values: values of a table that are counted at one time. Where there are more, the rarest are forgotten, which bounds the
             memory (16 bytes each) and makes counts too low by at most `undercount`.
         n_rows: rows that are counted: leave out those that a test needs.
+
+    Raises:
+        ValueError: a number is too small, or more rows are bad than the files allow.
     """
     if min_count < 1 or (most_values is not None and most_values < 2):
         raise ValueError(f"build_vocabulary got min_count={min_count}, most_values={most_values}; at least 1 and 2 are needed: raise them")
