@@ -215,6 +215,15 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not [target for target in targets if not (page.parent / target).exists()]
 
 
+@pytest.mark.parametrize("folder", ["bayes", "contract", "data", "recurrent", "report", "solvers"])
+def test_the_map_of_a_folder_has_all_its_files_and_no_other(folder: str) -> None:
+    """Folders of one file for each format, layer, command or recipe need none."""
+    text = importlib.import_module(f"tenfold.{folder}").__doc__ or ""
+    files = {path.name for path in (ROOT / "src" / "tenfold" / folder).glob("*.py")} - {"__init__.py"}
+    assert not set(re.findall(r"\w+\.py\b", text)) - files, "a file that is not there"
+    assert not [name for name in files if not re.search(rf"\b{name[:-3]}\b", text)], "a file that the map leaves out"
+
+
 MISSING = """
 import operator, sys, tenfold
 for name in sys.argv[1:]:

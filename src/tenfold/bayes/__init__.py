@@ -4,10 +4,16 @@
     posterior.step(); loss = posterior.loss(task_loss)         # at every step
     print(posterior.report()); print(posterior.shrink())       # when the learning rate has decayed
 
-priors.py says what is believed of a slice, variances.py updates it, posterior.py trains with it, trust.py holds it back where it is
-stronger than the data; shrink.py decides ranks, by rounding.py for trees and components.py for all other networks, stability.py says
-whether they have stopped changing, and surgery.py makes the factors smaller while training goes on, in the optimisers of watched.py too.
-Other methods with the same interface (method.py) have a file each: l1_bonds, group_lasso, hard_concrete, global_budget, dlrt.
+attach.py is the way in. priors.py says what is believed of a slice, variances.py updates it, posterior.py trains with it (its factors are
+in gaussian_factors.py, what they say of the weight in weight_moments.py), warmup.py lets it grow, trust.py holds it back where it is
+stronger than the data. shrink.py decides ranks, by rounding.py for trees and components.py with refit.py for all other networks;
+weighting.py measures errors where inputs are, reduction.py is what was decided, stability.py says whether decisions have stopped changing,
+and surgery.py makes the factors smaller while training goes on, in the optimisers of watched.py too.
+
+Other methods with the same interface (method.py) have a file each: l1_bonds, group_lasso, hard_concrete, global_budget, dlrt. Those with a
+scale on every slice share scaled_method.py and scaled_factors.py. All have in common run.py, what they know of the training, report.py,
+what they found, guards.py, what they refuse and warn of, factorized_weights.py, which layers they take, and held_factors.py, the mark of
+these.
 """
 
 from tenfold.bayes.attach import attach as attach

@@ -5,7 +5,9 @@ orders.py     in which order it meets which groups: the cheapest ones first
 layout.py     how its indices can lie in memory before and after a step, so that nothing large is copied
 setting.py    what a search is told; apply_steps.py and convolve_steps.py price and build the steps of the two verbs
 search.py     the choice; cost.py what an operation costs on a machine, pairs.py factors among themselves
-lookup*.py    rows of tables for ids: what ids have in common is computed once
+lookup*.py    rows of tables for ids: what ids have in common is computed once. lookup.py plans, lookup_call.py is what others call,
+              lookup_index.py finds the rows, lookup_product.py and lookup_run.py compute them
+kept.py       results of factors that stay between calls, until a factor changes
 steps.py      the plan as data; chain.py, convolve_run.py and run.py execute it with torch operations
 
 A measured machine model is another `Machine` value; a native kernel is another way to run a `Step`.

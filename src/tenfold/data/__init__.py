@@ -17,7 +17,8 @@
     feature_rows.py rows of features of several fields, and their splits
     sequences.py    sequences of different lengths and how they become padded or packed batches
     splits.py       k-fold and hold-out splits, also by group or by class
-    frames.py       pixels -> inputs;  npz.py  arrays of a file;  skipped.py  files that were left out, and why
+    frames.py       pixels -> inputs;  npz.py  arrays of a file;  pillow.py  Pillow, where it is installed
+    skipped.py      files that were left out, and why
 
 Optional packages are imported where they are used: PyAV for video, Pillow for clips and packed
 images (`pip install "tenfold[video]"` brings both).

@@ -17,6 +17,7 @@ The files here belong to no field:
     shown.py       what every recipe gives back: a table, notes and data
     finished_runs.py  finished runs in files
     measure.py     FLOP, time and memory of a training step, all formats in turns
+    auc.py         how well scores tell two classes apart
     automatic_ranks.py  one training in which ranks are found, for any task that has batches and a loss; rank_steps.py its steps
     run_checkpoint.py   the file from which a killed run goes on
     reproduce.py   `tenfold reproduce PAPER`; reproduction.py what it asks of a paper and gets back

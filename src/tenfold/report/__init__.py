@@ -1,7 +1,8 @@
 """report: both models (+ inputs, test data) -> the numbers and the pictures of a run, as an HTML page and as JSON.
 
-measure.py counts and times one thing, costs.py both models and their layers, pairs.py finds what belongs together, layers.py compares it,
-data.py is the result as data, wording.py says it in sentences, pictures.py draws, figures.py says what, table.py and page.py set the page.
+costs.py counts and times both models and their layers, pairs.py finds what belongs together, layers.py compares it, environment.py notes
+where and when. data.py is the result as data, wording.py says it in sentences, figures.py chooses what pictures.py draws; table.py,
+style.py and page.py set the page.
 """
 
 import os
