@@ -77,11 +77,10 @@ def padding_row(model: nn.Module, weight: FactorizedWeight) -> int | None:
     return next((one.padding_idx for one in tables), None)
 
 
-def check_rows(method: str, name: str, weight: FactorizedWeight, ids: Tensor) -> None:
+def check_rows(method: str, name: str, n_rows: int, ids: Tensor) -> None:
     """Raises IndexError where an id is none of a table's rows, TypeError where the ids are no whole numbers."""
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"{method} got ids of the dtype {ids.dtype}; torch.int64 or torch.int32 is needed: convert them")
-    n_rows = weight.fold.axis("i").size
     if (stray := stray_id(ids, n_rows)) is not None:
         raise IndexError(
             f"{method} got the id {stray}, but layer {name!r} has {n_rows} rows; ids must be 0 to {n_rows - 1}: check the vocabulary"

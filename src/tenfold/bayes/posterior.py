@@ -146,7 +146,7 @@ class Posterior(RankMethod):
             TypeError: the ids are no whole numbers.
         """
         weight = self.run.weights[name]
-        check_rows("row_moments", name, weight, ids)
+        check_rows("row_moments", name, weight.fold.axis("i").size, ids)
         mean, variance = row_moments(weight.network, weight.fold, *self._entries(name), ids)
         return self._without_padding(name, ids, mean), self._without_padding(name, ids, variance)
 
@@ -161,7 +161,7 @@ class Posterior(RankMethod):
             TypeError: the ids are no whole numbers.
         """
         weight = self.run.weights[name]
-        check_rows("sampled_rows", name, weight, ids)
+        check_rows("sampled_rows", name, weight.fold.axis("i").size, ids)
         return self._without_padding(name, ids, sampled_rows(weight.network, weight.fold, *self._entries(name), ids, generator))
 
     @contextlib.contextmanager

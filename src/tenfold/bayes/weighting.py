@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from tenfold.bayes.factorized_weights import check_rows
 from tenfold.contract.run import digits_of
 from tenfold.fold import Fold
 
@@ -47,22 +48,14 @@ class IdFrequencies:
 
         Raises:
             TypeError: the ids are no whole numbers.
-            ValueError: there is no such table, or an id is none of its rows.
+            ValueError: there is no such table.
+            IndexError: an id is none of its rows.
         """
         if name not in self.moments:
             raise ValueError(f"there is no table {name!r}; ids can be counted for {', '.join(self.moments) or 'none'}: give one of these")
-        if ids.dtype not in (torch.int64, torch.int32):
-            raise TypeError(
-                f"the ids of table {name!r} are {ids.dtype}; torch.int64 or torch.int32 is needed: give the ids that are looked up"
-            )
-        ids, counts = ids.detach().flatten().cpu(), list(self.moments[name].values())
-        low, high = (int(one) for one in ids.aminmax()) if len(ids) else (0, 0)
-        if low < 0 or high >= self._n_rows[name]:
-            raise ValueError(
-                f"the ids of table {name!r} are from {low} to {high}; they must be from 0 to {self._n_rows[name] - 1}: give the ids that "
-                "are looked up"
-            )
-        for one, digits in zip(counts, digits_of(ids, [len(one) for one in counts]), strict=True):
+        check_rows("IdFrequencies", name, self._n_rows[name], ids)
+        counts = list(self.moments[name].values())
+        for one, digits in zip(counts, digits_of(ids.detach().flatten().cpu(), [len(one) for one in counts]), strict=True):
             one += torch.bincount(digits, minlength=len(one))
 
 
