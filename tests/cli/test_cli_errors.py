@@ -19,6 +19,9 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         shown = capsys.readouterr().out
         assert f"tenfold {name}" in shown.split("Example")[1], name
         assert all(option in shown for option in ("--json", "--seed")), name
+        assert not re.search(r"^│[* ]+--[\w-]+ +│$", shown, re.MULTILINE) and "--empty-" not in shown, (
+            f"{name}: an option without a word on it"
+        )
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in (*COMMANDS, "--install-completion"))

@@ -20,8 +20,8 @@ from tenfold.recurrent.opened import opened_view
 from tenfold.sources import read_model
 from tenfold.survey import survey
 
-MODEL, DATA, PLANNING, TRAINING, COMMON = (
-    Group(name, sort_key=number) for number, name in enumerate(("Model", "Data", "Planning", "Fine-tuning", "Common"), 1)
+MODEL, DATA, PLANNING, FINETUNING, TRAINING, COMMON = (
+    Group(name, sort_key=number) for number, name in enumerate(("Model", "Data", "Planning", "Fine-tuning", "Training", "Common"), 1)
 )
 
 Model: TypeAlias = Annotated[
@@ -80,9 +80,10 @@ class Data:
     """Data arguments: file.py:function, an .npz file, or an image folder."""
 
     data: str | None = None
-    """Test data, for accuracies: file.py:function (returns a Dataset or DataLoader), .npz with images and labels, or image folder."""
+    """Test data, for accuracies and example inputs: file.py:function (returns a Dataset or DataLoader), .npz with images and labels, or
+    image folder."""
     input_shape: str | None = None
-    """One sample's shape, to count FLOP without data: 3,224,224 or 128:int64. Images of a folder are resized to it."""
+    """One sample's shape, for example inputs without data: 3,224,224 or 128:int64. Images of a folder are resized to it."""
     normalize: str | None = None
     """MEAN/STD for each channel, or imagenet, for .npz files and image folders; without it uint8 images are in 0..1."""
 
@@ -179,7 +180,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-@Parameter(name="*", group=TRAINING)
+@Parameter(name="*", group=FINETUNING)
 @dataclass(frozen=True)
 class Training:
     """How the compressed model is trained."""

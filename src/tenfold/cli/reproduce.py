@@ -26,14 +26,15 @@ def reproduce(
     data: Annotated[Path | None, Parameter(help="Folder that holds the data sets; $TENFOLD_DATA where not given.")] = None,
     out: Annotated[Path | None, Parameter(help="Folder for results, pictures and finished runs; the same command goes on.")] = None,
     only: Annotated[Patterns, Parameter(help="A part of the paper, such as a network or a recipe; may be given several times.")] = (),
-    budgets: Annotated[tuple[float, ...], Parameter(help="Fraction of FLOP that is kept; may be given several times.")] = (),
+    budgets: Annotated[
+        tuple[float, ...],
+        Parameter(help="Fraction of FLOP that is kept; may be given several times.", negative="", show_default=False),
+    ] = (),
     seeds: Annotated[int, Parameter(help="How many, from --seed on.")] = 3,
-    quick: Flag = False,
+    quick: Annotated[Flag, Parameter(help="One seed and as little as shows that everything works; no result.")] = False,
     common: Common = Common(),
 ) -> Outcome:
     """Print the numbers of a paper beside ours, on the data that are there.
-
-    --quick: one seed and as little as shows that everything works, no result.
 
     **Example**
 
