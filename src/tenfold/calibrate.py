@@ -22,23 +22,19 @@ CALIBRATION = "calibration data"  # as errors call them
 LEAST_VARIANCE = 1e-4  # of the running variance, added to both variances of a ratio
 
 
-def input_moments(
-    model: nn.Module, layers: Sequence[Found], data: Any, *, samples: int = MOMENT_SAMPLES, progress: Progress = silent
-) -> dict[str, Whitening]:
-    """Second moments of the inputs of every layer, from at most `samples` samples of the data.
+def input_moments(model: nn.Module, layers: Sequence[Found], data: Any, *, progress: Progress = silent) -> dict[str, Whitening]:
+    """Second moments of the inputs of every layer, from at most MOMENT_SAMPLES samples of the data.
 
     Raises:
         ValueError: the data are empty, or an input is not finite.
     """
     with InputMoments(model, layers) as moments, probing(model):
-        for inputs in inputs_of(data, samples, "reading inputs", progress):
+        for inputs in inputs_of(data, MOMENT_SAMPLES, "reading inputs", progress):
             run_on(model, inputs, CALIBRATION)
     return moments.moments
 
 
-def reestimate_norms(
-    model: nn.Module, data: Any, *, reference: nn.Module | None = None, samples: int | None = None, progress: Progress = silent
-) -> int:
+def reestimate_norms(model: nn.Module, data: Any, *, reference: nn.Module | None = None, progress: Progress = silent) -> int:
     """Recomputes the running statistics of every BatchNorm from the data; returns how many there are.
 
     The statistics belong to the activations of the model as it was; those of a compressed model have moved. Where an error ends the runs,
@@ -47,14 +43,14 @@ def reestimate_norms(
     Args:
         reference: the model before compression. Its statistics, which may come from other data or from augmented ones, are then moved by
             as much as the activations moved, instead of being replaced by those of `data`: a model that has not changed keeps its own.
-        samples: at most so many are used; left out, NORM_SAMPLES, or MATCHED_SAMPLES with a reference.
+            At most MATCHED_SAMPLES are read then, else NORM_SAMPLES.
     """
     norms = batch_norms(model)
     if not norms:
         return 0
     if reference is not None:
         with MatchedNorms(model, reference) as matched, probing(reference), probing(model):
-            for inputs in inputs_of(data, samples or MATCHED_SAMPLES, "re-estimating BatchNorm", progress):
+            for inputs in inputs_of(data, MATCHED_SAMPLES, "re-estimating BatchNorm", progress):
                 matched.run(inputs)
         return len(norms)
     momenta = {name: norm.momentum for name, norm in norms.items()}
@@ -66,7 +62,7 @@ def reestimate_norms(
                 norm.momentum = None  # a cumulative average: every batch counts the same
                 norm.training = True
             largest = 0
-            for inputs in inputs_of(data, samples or NORM_SAMPLES, "re-estimating BatchNorm", progress):
+            for inputs in inputs_of(data, NORM_SAMPLES, "re-estimating BatchNorm", progress):
                 largest = max(largest, batch_size(inputs))
                 if batch_size(inputs) > largest // 2:  # a small last batch would count as much as the others; one sample has no variance
                     run_on(model, inputs, CALIBRATION)

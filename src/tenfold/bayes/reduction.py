@@ -78,10 +78,10 @@ class Reduction:
         return tensor.contiguous()
 
 
-def selection(network: Network, rank: str, keep: Sequence[int], like: Tensor, offset: int = 0) -> list[AxisMap]:
-    """The maps that keep some slices of a rank on every factor that carries it; `offset` is added to the factors' numbers."""
+def selection(network: Network, rank: str, keep: Sequence[int], like: Tensor) -> list[AxisMap]:
+    """The maps that keep some slices of a rank on every factor that carries it."""
     matrix = torch.eye(network.ranks[rank], dtype=like.dtype, device=like.device)[:, list(keep)]
-    return [AxisMap(number + offset, axis, matrix, matrix) for number, axis in network.carriers(rank)]
+    return [AxisMap(number, axis, matrix, matrix) for number, axis in network.carriers(rank)]
 
 
 def removal(network: Network, factors: Sequence[Tensor]) -> Reduction:

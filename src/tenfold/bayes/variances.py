@@ -48,9 +48,9 @@ class RankVariances:
             new = (1 - damping) * old + damping * best
             self.values[rank] = torch.maximum(new, _floor(new))
 
-    def energies(self, means: Sequence[Tensor], variances: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+    def energies(self, means: Sequence[Tensor]) -> dict[str, Tensor]:
         """M of every rank: sums of squared entries of each slice, divided by the variances of the other ranks that govern them."""
-        squares = self._squares(means, variances)
+        squares = self._squares(means, None)
         return {rank: self._energy(rank, squares) for rank in self.values}
 
     def counts(self) -> dict[str, int]:

@@ -18,7 +18,6 @@ Source: Schraudolph 2002, doi:10.1162/08997660260028683 (generalised Gauss-Newto
 1205.2618 (only differences of one user's scores matter for a ranking).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,9 +50,7 @@ class Pairs:
     weights: Tensor
 
 
-def in_order(
-    model: NcfMlp, tower: Tower, *, sweeps: int = 10, n_pairs: int = 300, seed: int = 0, progress: Callable[[int, int], None] | None = None
-) -> tuple[Tower, tuple[float, ...]]:
+def in_order(model: NcfMlp, tower: Tower, *, sweeps: int = 10, n_pairs: int = 300, seed: int = 0) -> tuple[Tower, tuple[float, ...]]:
     """The tower after some sweeps, and the loss that each sweep started from, on the pairs that it has drawn.
 
     Args:
@@ -72,8 +69,6 @@ def in_order(
         tower, length = _moved(model, tower, system.solve(slopes), pairs, shifts)
         damping *= COOLING if length == LENGTHS[0] else 2.0
         losses.append(loss)
-        if progress is not None:
-            progress(sweep + 1, sweeps)
     return tower, tuple(losses)
 
 

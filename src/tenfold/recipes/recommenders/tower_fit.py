@@ -12,7 +12,6 @@ user codes for fixed rest, each user by itself, all item codes, then both bases 
 Source: arXiv 2511.04494 (errors measured on outputs); alternating least squares as in tenfold's other solvers.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -62,9 +61,7 @@ def first_order(model: NcfMlp, ranks: tuple[int, int], *, seed: int = 0) -> Towe
     return Tower(users, items, (fits[0].mean + fits[1].mean).float())
 
 
-def in_turns(
-    model: NcfMlp, tower: Tower, *, sweeps: int = 8, n_columns: int = 400, seed: int = 0, progress: Callable[[int, int], None] | None = None
-) -> tuple[Tower, tuple[float, ...]]:
+def in_turns(model: NcfMlp, tower: Tower, *, sweeps: int = 8, n_columns: int = 400, seed: int = 0) -> tuple[Tower, tuple[float, ...]]:
     """The tower after some sweeps, and the mean weighted squared error of a score that each sweep started from.
 
     Args:
@@ -84,8 +81,6 @@ def in_turns(
         tower = Tower(tower.users, Side(codes, tower.items.basis), tower.offset)
         tower = _bases(model, tower, x, y, min(n_columns, len(y)), damping, generator)
         errors.append(error)
-        if progress is not None:
-            progress(sweep + 1, sweeps)
     return tower, tuple(errors)
 
 
