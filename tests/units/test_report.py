@@ -68,6 +68,7 @@ def test_json_is_the_report():
     result, _, data = everything()
     assert data["seed"] == 7 and data["command"] == "tenfold compress a.py:net" and data["version"] == 1
     assert data["size_after"]["parameters"] == result.size_after.parameters
+    assert tuple(data["flops_planned"]) == result.flops_planned == (result.flops_before, result.flops_after)  # as counted on a run
     assert [row["name"] for row in data["layers"]] == ["first", "second", "out"]
     assert {"python", "torch", "tenfold", "threads", "device", "date", "dtype"} <= set(data["environment"])
     assert data["plan"].count('use = "cp:rank=4"') == 1 and data["history"]["accuracies"] == [0.25, 0.5]
