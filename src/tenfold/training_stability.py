@@ -1,6 +1,6 @@
 """Stability in training: a penalty that keeps factors from growing against each other, and learning rates that they stand.
 
-Gradient descent is free to walk back into degeneracy: terms that cancel each other leave the loss as it is. The penalty is the
+Gradient descent is free to make factors degenerate again: terms that cancel each other leave the loss as it is. The penalty is the
 sensitivity of each weight relative to what it was at the start. The step that a weight W(factors) takes for a gradient is that of a
 dense weight times J J' of the map from factors to W, so a rate that suits the dense model is divided by the largest eigenvalue.
 
