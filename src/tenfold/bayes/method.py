@@ -34,15 +34,15 @@ class RankMethod(abc.ABC):
 
     @abc.abstractmethod
     def penalty(self) -> Tensor:
-        """What is added to the mean loss of an example, with a gradient; 0 where a method acts on the factors itself."""
+        """(): what is added to the mean loss of an example, with a gradient; 0 where a method acts on the factors itself."""
 
     @abc.abstractmethod
     def spectra(self) -> Spectra:
-        """By layer and rank one value for each slice: large ones are needed, small ones are not."""
+        """By layer and rank one value for each slice, (size of the rank,): large ones are needed, small ones are not."""
 
     @abc.abstractmethod
     def marks(self, name: str) -> Mapping[str, Tensor]:
-        """By rank, which slices of a layer the method itself would keep."""
+        """By rank, which slices of a layer the method itself would keep: (size of the rank,), true or false."""
 
     @abc.abstractmethod
     def _update(self) -> None:
@@ -92,7 +92,7 @@ class RankMethod(abc.ABC):
         return None
 
     def loss(self, task: Tensor) -> Tensor:
-        """The mean loss of an example plus the penalty.
+        """(): the mean loss of an example, which is given, plus the penalty.
 
         Raises:
             ValueError: the loss is not finite.

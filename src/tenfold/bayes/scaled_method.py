@@ -50,7 +50,7 @@ class ScaledMethod(RankMethod, abc.ABC):
         return ScaledFactors(weight.network, plain, start, kind.read, self.outside, self.is_noise).train(weight.training)
 
     def scales(self, name: str) -> dict[str, Tensor]:
-        """The scales of a layer in eval, by rank."""
+        """The scales of a layer in eval, by rank, (size of the rank,) each."""
         container = self.factors[name]
         return {rank: container.scale(rank, self.is_noise) for rank in container.network.ranks}
 

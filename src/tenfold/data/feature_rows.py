@@ -57,7 +57,7 @@ class FeatureRows:
         return len(self.ids)
 
     def take(self, positions: Tensor) -> "FeatureRows":
-        """The rows at some positions."""
+        """The rows at positions (n,)."""
         return FeatureRows(self.ids[positions], self.targets[positions], self.n_features, self.fields, self.groups)
 
     def split(self, parts: Sequence[float] = PARTS, *, seed: int = 0) -> tuple["FeatureRows", ...]:

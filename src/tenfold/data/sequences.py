@@ -77,7 +77,7 @@ class Sequences(Dataset[Sample]):
         return TensorDataset(pad_sequence(list(self.inputs), batch_first=True), self.lengths, self.targets)
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each feature over all steps, computed in float64."""
+        """Mean and standard deviation of each feature over all steps, (features,) each, in float64."""
         steps = torch.cat(self.inputs).double()
         return steps.mean(0), steps.std(0, correction=0)
 

@@ -58,7 +58,7 @@ class HotRows(nn.Module):
 
     @torch.no_grad()
     def observe(self, ids: Tensor) -> None:
-        """Counts ids of a batch; of more than are watched, the most frequent ones stay, of equal ones those with smaller ids.
+        """Counts the ids (*) of a batch; of more than are watched, the most frequent ones stay, of equal ones those with smaller ids.
 
         Raises:
             IndexError: an id is none of the rows; nothing of the batch is counted then.
@@ -125,7 +125,7 @@ class HotRows(nn.Module):
         return places, self.ids[places] == ids
 
     def hit_rate(self, ids: Tensor) -> float:
-        """The part of ids that have a dense row."""
+        """The part of the ids (*) that have a dense row, 0..1."""
         return float(self._places(ids.reshape(-1))[1].double().mean())
 
     @property
@@ -135,7 +135,7 @@ class HotRows(nn.Module):
         return self.layer.num_embeddings * self.layer.embedding_dim / stored
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
-        """What the layer computes, with dense rows for the ids that have one."""
+        """(*, embedding_dim) from ids (*), or (bags, embedding_dim): what the layer computes, with dense rows for the ids that have one."""
         if isinstance(self.layer, EmbeddingBag):
             return self._bags(self.layer, input, offsets, per_sample_weights)
         check_no_bags("HotRows", offsets, per_sample_weights)

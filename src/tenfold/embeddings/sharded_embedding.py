@@ -60,7 +60,7 @@ class ShardedEmbedding(nn.Module):
         self.factorized = _frozen_as(weight, FactorizedWeight(network, part, [factor.clone() for factor in factors]))
 
     def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
-        """What the whole layer gives for the ids of this process."""
+        """(*, embedding_dim) from ids (*), or (bags, embedding_dim): what the whole layer gives for the ids of this process."""
         check_ids(input, self.num_embeddings, IndexError if self.mode is None else RuntimeError)
         dtype, options = self.factorized.factors[0].dtype, {"include_last_offset": self.include_last_offset}
         if self.mode is None:

@@ -111,7 +111,7 @@ class EmbeddingLayer(FactorizedLayer, abc.ABC):
         return self.factorized.plan_rows()
 
     def reuse(self, ids: Tensor) -> contract.Reuse:
-        """What a batch of ids has in common: different ids and different prefixes for each id; `print` it."""
+        """What a batch of ids (*) has in common: different ids and different prefixes for each id; `print` it."""
         return contract.reuse_of(self.factorized.network.terms[0], ids.reshape(-1))
 
     @property
