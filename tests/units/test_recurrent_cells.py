@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import tenfold
-from tenfold.nn import GRUCell, LSTMCell, RNNCell
+from tenfold.nn import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
 KINDS = pytest.mark.parametrize("kind", [LSTMCell, GRUCell, RNNCell], ids=lambda kind: kind.__name__)
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
@@ -37,6 +37,17 @@ def test_state_dicts_go_both_ways(kind: Any) -> None:
     assert cell[0].to_dense().state_dict().keys() == dense.state_dict().keys()
     opened = kind.opened(dense)
     assert opened.weight_hh is dense.weight_hh and opened.closed().weight_hh is dense.weight_hh
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell], ids=lambda kind: kind.__name__)
+def test_from_dense_heeds_the_modes_of_both_maps(kind: Any) -> None:
+    """The gates multiply the size of one factor, which `gate_mode` names."""
+    modes = {"in_modes": (2, 2, 3), "out_modes": (4, 1, 2), "recurrent_modes": (4, 2)}
+    made = kind.from_dense(kind.dense_type(12, 8), tenfold.TTM(rank=1), recurrent_format=tenfold.TTM(rank=2), gate_mode=2, **modes)
+    inputs, hidden = (next(one for name, one in made.factorized.items() if f"weight_{part}" in name) for part in ("ih", "hh"))
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind.__name__.removesuffix("Cell")]
+    assert sorted(factor.numel() for factor in inputs.factors) == sorted((2 * 4, 2 * 1, gates * 3 * 2))
+    assert hidden.fold.axis("i").modes == hidden.fold.axis("o").modes[-2:] == (4, 2)
 
 
 @KINDS
