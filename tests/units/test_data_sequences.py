@@ -55,6 +55,8 @@ def test_a_loader_has_one_order_for_a_seed(data: Sequences) -> None:
 
     assert order(1) == order(1) != order(2)
     assert sorted(order(1)) == sorted(float(one[0, 0]) for one in data.inputs)
+    sizes = [len(targets) for _, targets in sequence_loader(data, 7, drop_last=True)]
+    assert sizes == [7] * (len(data) // 7) and len(data) % 7
     packed, targets = next(iter(sequence_loader(Subset(data, [3, 9]), 8, collate=pack_batch)))
     assert (packed.batch_sizes.tolist(), targets.tolist()) == ([2, 2, 2, 2, 1], [1, 1])
 

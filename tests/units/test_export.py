@@ -97,10 +97,12 @@ def test_program_takes_any_batch() -> None:
         torch.testing.assert_close(program.module()(x), net(x))
 
 
-def test_program_for_one_batch_size() -> None:
-    program = to_exported_program(small_net(), torch.randn(2, 3, 9, 9), dynamic_batch=False)
-    with pytest.raises((RuntimeError, AssertionError)):
-        program.module()(torch.randn(3, 3, 9, 9))
+def test_program_for_one_batch_size(tmp_path: Path) -> None:
+    x = torch.randn(2, 3, 9, 9)
+    export_torch(small_net(), x, tmp_path / "net.pt2", dynamic_batch=False)
+    for program in (to_exported_program(small_net(), x, dynamic_batch=False), torch.export.load(tmp_path / "net.pt2")):
+        with pytest.raises((RuntimeError, AssertionError)):
+            program.module()(torch.randn(3, 3, 9, 9))
 
 
 def test_program_with_several_inputs_and_outputs(tmp_path: Path) -> None:

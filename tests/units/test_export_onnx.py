@@ -48,6 +48,14 @@ def test_onnx_gives_the_outputs_of_the_model(tmp_path: Path) -> None:
 
 
 @of_its_time
+def test_onnx_for_one_batch_size(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    x = torch.randn(2, 3, 9, 9)
+    to_onnx(small_net(), x, tmp_path / "net.onnx", dynamic_batch=False)
+    assert onnx.load(tmp_path / "net.onnx").graph.input[0].type.tensor_type.shape.dim[0].dim_value == 2
+
+
+@of_its_time
 def test_onnx_with_several_inputs_and_a_chosen_opset(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
     model = Reader().eval()
