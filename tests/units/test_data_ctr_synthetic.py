@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tenfold.data.criteo import KAGGLE_ROWS, read_criteo
+from tenfold.data.ctr import key_of
 from tenfold.data.ctr_batches import Clicks
 from tenfold.data.ctr_synthetic import HexIds, PlantedClicks, SyntheticClicks, write_clicks
 
@@ -73,6 +74,14 @@ def test_files_hold_the_same_rows(tmp_path: Path, name: str) -> None:
     read = Clicks(read_criteo(tmp_path / name, block_bytes=9000), HexIds(PLANTED.sizes), 128)
     torch.testing.assert_close(list(read), list(SyntheticClicks(PLANTED, 128, (8100, 8500))))
     assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("value", ["z0000001", "0000000g", "0000000:", "0000000A", "-0000001"])
+def test_a_value_that_is_no_hexadecimal_number_is_out_of_every_table(value: str) -> None:
+    keys = np.array([[key_of("0000002a"), key_of(value)]], np.uint64)
+    first, second = HexIds((100, 100)).encode(keys)[0].tolist()
+    assert first == 42
+    assert second >= 1 << 40
 
 
 def test_a_pass_goes_on() -> None:

@@ -203,12 +203,13 @@ class HexIds:
 
     def encode(self, keys: np.ndarray) -> np.ndarray:
         """Ids from keys (n, tables); a value of another kind gives an id out of its table, which the lookup refuses."""
-        ids = np.zeros(keys.shape, np.int64)
+        ids, is_hex = np.zeros(keys.shape, np.int64), np.ones(keys.shape, bool)
         for place in range(8):
             byte = (keys >> np.uint64(8 * place)).astype(np.int64) & 0xFF
-            digit = np.where(byte >= 97, byte - 87, byte - 48)
-            ids = np.where(byte == 0, ids, np.where((digit < 0) | (digit > 15), 1 << 60, ids * 16 + digit))
-        return ids
+            is_number, is_letter = (byte >= 48) & (byte <= 57), (byte >= 97) & (byte <= 102)
+            is_hex &= is_number | is_letter | (byte == 0)
+            ids = np.where(byte == 0, ids, ids * 16 + np.where(is_letter, byte - 87, byte - 48))
+        return np.where(is_hex, ids, 1 << 60)
 
 
 def write_clicks(planted: PlantedClicks, path: str | os.PathLike[str], rows: tuple[int, int]) -> None:
