@@ -67,6 +67,20 @@ def test_a_header_may_follow_empty_lines(tmp_path: Path) -> None:
     assert list(files.blocks())[-1][2].bad.first == (("a.csv", 8, "the label '2', not 0 or 1"),)
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+@pytest.mark.parametrize("head", ["", ",".join(CRITEO.columns) + "\n", "\n"])
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path, name: str, head: str) -> None:
+    rows = [row(k) for k in range(9)]
+    plain = everything(write(tmp_path / "plain.tsv", rows, ","))
+    path = write(tmp_path / name, rows, ",", "\n", "\ufeff" + head)
+    for one, other in zip(everything(path, block_bytes=500), plain, strict=True):
+        np.testing.assert_array_equal(one, other)
+    clicks = [Clicks(read_criteo(path, block_bytes=500), HashedIds.of(CRITEO, 50), 4) for _ in range(2)]
+    next(stream := iter(clicks[0]))
+    clicks[1].load_state_dict(clicks[0].state_dict())
+    np.testing.assert_array_equal(next(iter(clicks[1]))[0][1], next(stream)[0][1])
+
+
 def test_the_reason_of_a_bad_file_is_of_its_own_separator(tmp_path: Path) -> None:
     rows = [row(k)[:-1] for k in range(9)]
     for separator in ("\t", ","):

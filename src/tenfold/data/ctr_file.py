@@ -5,7 +5,7 @@ import itertools
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -16,6 +16,7 @@ LONGEST_LINE = 1 << 20
 MOST_BAD = 1e-3
 N_PROBED = 16  # lines at the start of a file that tell how it is separated, and whether it has a header
 EARLY = 10_000  # rows that the first bad ones of a pass are measured against
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # what some programs begin a file of UTF-8 text with
 
 
 @dataclass(frozen=True)
@@ -100,11 +101,13 @@ class ClickFiles:
         with _opened(path) as file:
             try:
                 head = [file.readline(LONGEST_LINE) for _ in range(N_PROBED)]
+                n_mark = len(BYTE_ORDER_MARK) if head[0].startswith(BYTE_ORDER_MARK) else 0
+                head[0] = head[0][n_mark:]
                 separator = _separator(head, len(self.layout.columns))
                 n_empty = len(list(itertools.takewhile(lambda line: line and not line.strip(), head)))
-                if at.offset == 0 and n_empty < N_PROBED and self.layout.is_header(head[n_empty], separator):
-                    start = sum(len(line) for line in head[: n_empty + 1])
-                    at = Position(at.file, start, n_empty + 2, at.rows, at.missing, at.negative, at.bad)
+                if at.offset == 0:
+                    n_head = n_empty + 1 if n_empty < N_PROBED and self.layout.is_header(head[n_empty], separator) else 0
+                    at = replace(at, offset=n_mark + sum(map(len, head[:n_head])), line=1 + n_head)
                 file.seek(at.offset)
                 for block in self._texts(file, at):
                     after, rows = self._counted(at, parse(self.layout, block, separator, at.line), len(block))
