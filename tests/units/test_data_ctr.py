@@ -139,6 +139,7 @@ def test_few_bad_rows_are_left_out_and_named(tmp_path: Path) -> None:
         (lambda one: ["x", *one[1:]], r"1 of 20 rows are bad \(a\.tsv, line 4: the label 'x', not 0 or 1\); at most 0\.10% may be"),
         (lambda one: [*one[:5], "12c", *one[6:]], r"1 of 20 rows are bad \(a\.tsv, line 4: '12c' in column 'I5', which holds whole numbers\)"),
         (lambda one: [*one[:5], "nan", *one[6:]], r"line 4: 'nan' in column 'I5'"),
+        (lambda one: [*one[:5], "1_000", *one[6:]], r"line 4: '1_000' in column 'I5'"),
     ],
 )  # fmt: skip
 def test_too_many_bad_rows_are_an_error(tmp_path: Path, change, message: str) -> None:

@@ -194,7 +194,7 @@ class _Fields:
 
 def _number(raw: bytes) -> tuple[float, bool]:
     try:
-        value = float(raw)
+        value = float(raw.replace(b"_", b"?"))  # Python reads 1_000 as a number
     except ValueError:
         return 0.0, False
     return (value, True) if np.isfinite(value) else (0.0, False)
