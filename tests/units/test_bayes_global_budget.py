@@ -1,5 +1,7 @@
 """The global budget where gradients are missing or not finite."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,3 +53,38 @@ def test_ranks_whose_first_factor_is_frozen_keep_their_slices() -> None:
     method.finish()
     with pytest.raises(ValueError, match=r"GlobalBudget got slices=5 and .*; it needs 1 to 4 slices"):
         GlobalBudget(model, slices=5, schedule=(0, 20))
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8])
+def test_a_resumed_run_has_the_gradients_of_the_step_before(stop: int) -> None:
+    """No state of a model or an optimiser holds gradients, and `step` reads them; a decision is taken before the seventh step."""
+    x, y = torch.randn(32, 8, generator=torch.Generator().manual_seed(1)), torch.ones(32, 8)
+
+    def attached() -> tuple[nn.Sequential, GlobalBudget, torch.optim.Optimizer]:
+        model = network()
+        method = GlobalBudget(model, slices=3, schedule=(2, 9), interval=1)
+        return model, method, torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def run(model: nn.Module, method: GlobalBudget, optimizer: torch.optim.Optimizer, steps: range) -> list[float]:
+        method.watch(optimizer)
+        losses = []
+        for step in steps:
+            if step == 6:
+                method.shrink(force=True)
+            method.step()
+            optimizer.zero_grad()
+            loss = method.loss(F.mse_loss(model(x), y))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    whole, killed, again = attached(), attached(), attached()
+    losses = run(*whole, range(12))
+    run(*killed, range(stop))
+    again[1].load_state_dict(copy.deepcopy(killed[1].state_dict()))
+    again[0].load_state_dict(killed[0].state_dict())
+    resumed = torch.optim.SGD(again[0].parameters(), lr=0.1)
+    assert run(again[0], again[1], resumed, range(stop, 12)) == losses[stop:]
+    for name in "01":
+        torch.testing.assert_close(again[1].importance(name), whole[1].importance(name), rtol=0, atol=0)

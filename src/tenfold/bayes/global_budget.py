@@ -68,6 +68,7 @@ class GlobalBudget(ScaledMethod):
         self.spreads: dict[str, dict[str, Tensor]] = {}
         self.places: dict[str, dict[str, Tensor]] = {}
         self.has_gradients = False  # since the start: at a step at least
+        self.saved: dict[str, dict[str, Tensor]] = {}  # sensitivities that a loaded state brings, whose gradients it does not hold
         self._insert()
         self._forget(self.run.weights)
 
@@ -110,7 +111,7 @@ class GlobalBudget(ScaledMethod):
         return {rank: mean * self.spreads[name][rank] for rank, mean in self.means[name].items()}
 
     def _update(self) -> None:
-        sensitivities = {name: self._sensitivity(name) for name in self.run.live}
+        sensitivities, self.saved = self.saved or self._sensitivities(), {}
         found = [now for ranks in sensitivities.values() for now in ranks.values()]
         self.has_gradients = self.has_gradients or any(bool(now.any()) for now in found)
         if all(bool(now.isfinite().all()) for now in found):  # else a step that a gradient scaler has skipped: means would never recover
@@ -153,6 +154,10 @@ class GlobalBudget(ScaledMethod):
             scale.mul_(keep.to(scale))
             self.places[name][rank] = keep
 
+    def _sensitivities(self) -> dict[str, dict[str, Tensor]]:
+        return {name: self._sensitivity(name) for name in self.run.live}
+
+    @torch.no_grad()
     def _sensitivity(self, name: str) -> dict[str, Tensor]:
         """By rank and slice: |scale x gradient| plus the mean |value x gradient| of the entries; empty before the first backward."""
         container, found = self.factors[name], {}
@@ -171,6 +176,7 @@ class GlobalBudget(ScaledMethod):
     def _follow(self, name: str, reduction: Reduction) -> None:
         super()._follow(name, reduction)
         self._forget([name])
+        self.saved.pop(name, None)
 
     def _extra_state(self) -> dict[str, Any]:
         return {
@@ -179,12 +185,13 @@ class GlobalBudget(ScaledMethod):
             "spreads": self.spreads,
             "places": self.places,
             "has_gradients": self.has_gradients,
+            "sensitivities": self.saved or self._sensitivities(),
         }
 
     def _load_extra(self, state: Mapping[str, Any]) -> None:
         super()._load_extra(state)
         self.has_gradients = state.get("has_gradients", True)  # older states do not say
-        self.means, self.spreads, self.places = (
-            {name: {rank: value.clone() for rank, value in ranks.items()} for name, ranks in state[key].items()}
-            for key in ("means", "spreads", "places")
+        self.means, self.spreads, self.places, self.saved = (
+            {name: {rank: value.clone() for rank, value in ranks.items()} for name, ranks in state.get(key, {}).items()}
+            for key in ("means", "spreads", "places", "sensitivities")
         )
