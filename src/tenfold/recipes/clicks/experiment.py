@@ -90,6 +90,10 @@ class _Runs:
                 "modes are chosen for each: leave in= out"
             )
         self.n_rows = _count(experiment.files)
+        if self.n_rows < 2:
+            raise ValueError(
+                f"{experiment.files.name} has {self.n_rows} good row; at least 2 are needed, the last one for the test: give more rows"
+            )
         self.cut = self.n_rows - max(1, int(TEST_PART * self.n_rows))
         self.is_large = self.n_rows >= LARGE
         self.min_count = 10 if self.is_large else 2
@@ -99,6 +103,8 @@ class _Runs:
         self.bottom, self.top = (BOTTOM, TOP) if self.is_large else (SMALL_BOTTOM, SMALL_TOP)
         self.dense = [TableSpec(rows) for rows in self.ids.sizes]
         self.out_modes = modes.get("out_modes")
+        for number in self.chosen:
+            self.check(number)
 
     def result(self) -> Table:
         """All runs and their summary."""
@@ -166,8 +172,7 @@ class _Runs:
         if kind in (START, FOUND, SCRATCH, NULL):
             tables = list(tables)
             for number in self.chosen:
-                modes = balanced_modes(self.ids.sizes[number], N_MODES)
-                tables[number] = TableSpec(self.ids.sizes[number], self.format, modes, self.out_modes)
+                tables[number] = self.start(number)
         if kind == REMOVED:
             tables = with_tables(tables, self.chosen, is_removed=True)
         if kind == HASHED:
@@ -184,6 +189,21 @@ class _Runs:
                 resize(weight, found.ranks[str(number)])
                 weight.init_normal_(std)
         return model
+
+    def start(self, number: int) -> TableSpec:
+        """A factorised table at the ranks that it starts with."""
+        rows = self.ids.sizes[number]
+        return TableSpec(rows, self.format, balanced_modes(rows, N_MODES), self.out_modes)
+
+    def check(self, number: int) -> None:
+        """Raises ValueError where the format does not fit a table, before anything is trained."""
+        try:
+            self.start(number).layer(self.dim, is_sparse=False)
+        except ValueError as error:
+            raise ValueError(
+                f"the format {self.experiment.format!r} does not fit the table {self.ids.tables[number]} of {self.ids.sizes[number]} ids, "
+                f"with vectors of {self.dim}: {error}"
+            ) from error
 
     # -- what is said ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,28 @@
+"""The experiment on click data: what does not fit is said before anything is trained."""
+
+from pathlib import Path
+
+import pytest
+from click_cases import row, write
+
+import tenfold.recipes
+from tenfold.data.ctr_synthetic import PlantedClicks, write_clicks
+
+
+def _never(label: str, done: int, total: int) -> None:
+    raise AssertionError(f"{label} was trained")
+
+
+def test_a_format_that_does_not_fit_a_table_is_refused_before_any_training(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.tsv"
+    write_clicks(PlantedClicks((6,) * 26, {}), path, (0, 300))
+    with pytest.raises(
+        ValueError,
+        match=r"the format 'ttm:rank=8' does not fit the table C1 of 7 ids, with vectors of 4: TTM got rank 8, .*; choose at most that",
+    ):
+        tenfold.recipes.train("dlrm", data=path, hidden=4, progress=_never)
+
+
+def test_one_row_is_not_enough_for_training_and_test(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.tsv \(\d+ bytes\) has 1 good row; at least 2 are needed, the last one for the test"):
+        tenfold.recipes.train("dlrm", data=write(tmp_path / "a.tsv", [row(1)]))
