@@ -1,4 +1,4 @@
-"""The experiment on click data: what does not fit is said before anything is trained."""
+"""The experiment on click data: what does not fit is said before anything is trained, and no table is built."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from click_cases import row, write
 
 import tenfold.recipes
 from tenfold.data.ctr_synthetic import PlantedClicks, write_clicks
+from tenfold.weight import FactorizedWeight
 
 
 def _never(label: str, done: int, total: int) -> None:
@@ -26,3 +27,16 @@ def test_a_format_that_does_not_fit_a_table_is_refused_before_any_training(tmp_p
 def test_one_row_is_not_enough_for_training_and_test(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.tsv \(\d+ bytes\) has 1 good row; at least 2 are needed, the last one for the test"):
         tenfold.recipes.train("dlrm", data=write(tmp_path / "a.tsv", [row(1)]))
+
+
+@pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
+def test_no_run_builds_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "clicks.tsv"
+    write_clicks(PlantedClicks((60,) * 26, {}), path, (0, 100))
+
+    def refused(self: FactorizedWeight) -> None:
+        raise AssertionError("a dense table was built")
+
+    monkeypatch.setattr(FactorizedWeight, "dense", refused)
+    result = tenfold.recipes.train("dlrm", data=path, format="ttm:rank=2", seeds=1, batch_size=4, hidden=4)
+    assert "found ranks from scratch" in [cells[0] for cells in result.cells()]

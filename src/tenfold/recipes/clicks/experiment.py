@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from tenfold.bayes.guards import root_mean_square
 from tenfold.bayes.surgery import resize
 from tenfold.data.ctr_batches import Clicks
 from tenfold.data.ctr_file import ClickFiles
@@ -185,7 +186,7 @@ class _Runs:
         if kind == SCRATCH:
             assert found is not None
             for number, weight in model.factorized().items():
-                std = float(weight.dense().detach().std())
+                std = root_mean_square(weight.network, list(weight.factors))
                 resize(weight, found.ranks[str(number)])
                 weight.init_normal_(std)
         return model
