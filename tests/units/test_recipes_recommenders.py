@@ -144,3 +144,15 @@ def test_comparison(tmp_path: Path) -> None:
     again = experiment.run(Options(seeds=(0,), out=tmp_path))
     assert again.rows == result.rows
     assert [path.stat().st_mtime_ns for path in sorted((tmp_path / "runs").iterdir())] == times
+
+
+def test_runs_on_other_rows_of_the_same_number_are_other_runs(tmp_path: Path) -> None:
+    """As the five parts of MovieLens-100k have, u1.base to u5.base."""
+    grid = (FmTraining(epochs=1, batch_size=100),)
+    rows = _planted(200)
+    others = FeatureRows(rows.ids.flip(0), rows.targets, 70, rows.fields, GROUPS)
+    found = []
+    for one in (rows, others, rows):
+        experiment = FmExperiment("planted", "ratings", "Planted.", one, 8, (), grid, grid)
+        found.append(experiment.run(Options(seeds=(0,), out=tmp_path)).rows[:2])
+    assert found[0] == found[2] != found[1]

@@ -40,6 +40,16 @@ def test_all_ways_and_controls(folder: Path) -> None:
     assert [one.stat().st_mtime_ns for one in kept] == times
 
 
+def test_runs_of_another_network_are_other_runs(folder: Path) -> None:
+    first = ml1m.run(Options(data=folder, seeds=(0,), epochs=1, out=folder / "out"))
+    torch.manual_seed(1)
+    write_safetensors(folder / ml1m.WEIGHTS[0], NcfMlp(30, 40, (20, 20), (20, 4)).state_dict(), {})
+    second = ml1m.run(Options(data=folder, seeds=(0,), epochs=1, out=folder / "out"))
+    assert all(
+        one["hit_rate"] != other["hit_rate"] for one, other in zip(first.values["runs"][3:5], second.values["runs"][3:5], strict=True)
+    )
+
+
 def test_bfloat16_rounds_the_tables_of_a_copy_alone() -> None:
     model = NcfMlp(30, 40, (20, 20), (20, 4))
     rounded = ml1m.in_bfloat16(model)

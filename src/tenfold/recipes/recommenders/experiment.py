@@ -19,7 +19,7 @@ from tenfold.bayes import RanksWarning
 from tenfold.data.feature_rows import FeatureRows, joined
 from tenfold.formats import parse_format
 from tenfold.recipes.clicks.metrics import click_scores
-from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
+from tenfold.recipes.finished_runs import digest_of, kept_place, read_kept, write_kept
 from tenfold.recipes.options import DENSE, Options
 from tenfold.recipes.recommenders.models import FactorizationMachine, FeatureTable
 from tenfold.recipes.recommenders.ranking import rating_scores
@@ -75,6 +75,7 @@ class _Comparison:
         self.experiment, self.options = experiment, options
         self.train, self.valid, self.test = experiment.rows.split(seed=0)
         self.every = joined(self.train, self.valid)
+        self.digest = digest_of(experiment.rows.ids, experiment.rows.targets)
         self.constant = float(self.train.targets.mean())
         if experiment.task == "clicks":
             self.constant = float(torch.logit(self.train.targets.mean()))
@@ -171,7 +172,7 @@ class _Comparison:
         training = self.chosen(training)
         settings = settings_of(training)
         key = {"version": VERSION, "data": e.data, "n": len(e.rows), "table": repr(table), "training": settings, "seed": seed}
-        key |= {"trial": is_trial, "network": name}
+        key |= {"trial": is_trial, "network": name, "digest": self.digest}
         place = kept_place(self.options.out, e.name, f"{name}-{'trial' if is_trial else 'test'}-seed{seed}", key)
         if (kept := read_kept(place, key)) is not None:
             return Found(**kept)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tenfold.data.movielens import Candidates, read_candidates
-from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
+from tenfold.recipes.finished_runs import digest_of, kept_place, read_kept, write_kept
 from tenfold.recipes.options import Options, look
 from tenfold.recipes.recommenders.models import NcfMlp, read_ncf_mlp
 from tenfold.recipes.recommenders.ranking import RankingScores, ranking_scores
@@ -51,9 +51,10 @@ def run(options: Options) -> Table:
         control = _found(f"no {side} table", without(model, side), candidates, dense)
         numel = dense - removed.weight.numel()
         found.append({**control, "numel": numel, "ratio": dense / numel})
+    digest = digest_of(*model.state_dict().values(), candidates.users, candidates.items)
     for ranks in RANKS:
         for way, tower in towers(model, ranks, sweeps=sweeps, seed=seed).items():
-            key = {"version": VERSION, "way": way, "ranks": list(ranks), "seed": seed, "rows": len(candidates.users)}
+            key = {"version": VERSION, "way": way, "ranks": list(ranks), "seed": seed, "digest": digest}
             kept = kept_place(options.out, "ml1m", f"{way}-{ranks[0]}-{ranks[1]}", key)
             if (one := read_kept(kept, key)) is None:
                 options.progress(f"ml1m {way}, ranks {ranks[0]} and {ranks[1]}", 0, 1)
