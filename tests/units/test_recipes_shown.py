@@ -1,6 +1,7 @@
 """What a recipe gives back: tables, notes and data, and the files of finished runs."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ def test_a_result_is_written_as_data_and_as_text(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "tiny.json").read_text()) == {"recipe": "tiny", "rows": [10, 2]}
     assert (tmp_path / "out" / "tiny.md").read_text() == TABLE.markdown()
     write_result(TABLE, None)
+
+
+def test_scores_that_are_not_defined_are_null_in_data(tmp_path: Path) -> None:
+    """As the AUC of a test in which all rows have one label; NaN is no JSON."""
+    write_result(Table("one", (), (), (), {"runs": [{"auc": math.nan, "n": 3}], "spread": (math.inf, 0.5)}), tmp_path)
+    found = json.loads((tmp_path / "one.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"recipe": "one", "runs": [{"auc": None, "n": 3}], "spread": [None, 0.5]}
 
 
 def test_a_run_is_found_again_by_all_that_it_depends_on(tmp_path: Path) -> None:

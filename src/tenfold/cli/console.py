@@ -1,6 +1,5 @@
 """What a person sees: tables on stdout, progress and messages on stderr, JSON instead of tables where asked."""
 
-import json
 import sys
 import time
 import warnings
@@ -12,6 +11,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from tenfold.json_text import json_text
 
 QUIET_SECONDS = 20.0  # without a terminal, progress is a line when a step ends, and one in so many seconds before
 
@@ -29,7 +30,7 @@ class Outcome:
     def print(self, stdout: TextIO, *, as_json: bool) -> None:
         """Writes one of the two to stdout."""
         if as_json:
-            stdout.write(json.dumps(self.data, indent=2) + "\n")
+            stdout.write(json_text(self.data))
             return
         console = Console(file=stdout, highlight=False)
         if not console.is_terminal:

@@ -1,12 +1,12 @@
 """Reproduce: the numbers of a paper beside ours; one file or folder for each paper."""
 
 import importlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tenfold.files import write_text
+from tenfold.json_text import json_text
 from tenfold.progress import Progress, silent
 from tenfold.recipes.reproduction import Reproduction, Request, data_folder
 
@@ -57,6 +57,6 @@ def reproduce(
     found = run(request)
     if request.out is not None:
         request.out.mkdir(parents=True, exist_ok=True)
-        write_text(request.out / f"{RESULTS}.json", json.dumps(found.data(), indent=2) + "\n")
+        write_text(request.out / f"{RESULTS}.json", json_text(found.data()))
         write_text(request.out / f"{RESULTS}.md", found.markdown())
     return found

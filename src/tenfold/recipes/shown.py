@@ -1,12 +1,12 @@
 """Shown: what a recipe gives back, whatever it trains: a table for people, data for programs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from tenfold.files import write_text
+from tenfold.json_text import json_text
 
 
 class Shown(Protocol):
@@ -87,5 +87,5 @@ def write_result(result: Shown, folder: Path | None) -> None:
     """Writes a result as JSON and as Markdown, under the recipe's name, into a folder; nothing without one."""
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / f"{result.recipe}.json", json.dumps(result.data(), indent=2) + "\n")
+        write_text(folder / f"{result.recipe}.json", json_text(result.data()))
         write_text(folder / f"{result.recipe}.md", result.markdown())

@@ -1,14 +1,13 @@
 """Report: the numbers of a run as data, as a table of text and as JSON."""
 
 import dataclasses
-import json
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from tenfold.evaluate import Evaluation
 from tenfold.finetune import FinetuneHistory
 from tenfold.flops import fused_note
+from tenfold.json_text import json_text
 from tenfold.report import wording
 from tenfold.report.layers import LayerRow, Spectrum
 from tenfold.sizes import Size
@@ -133,7 +132,7 @@ class Report:
             "notes": self.notes,
             **dataclasses.asdict(self),
         }
-        return json.dumps(_finite(data), indent=1, allow_nan=False) + "\n"
+        return json_text(data, indent=1)
 
     def __str__(self) -> str:
         head = [f"{self.model}. {self.summary}", *(f"  {line}" for line in (*self.facts, *self.notes)), ""]
@@ -155,11 +154,3 @@ def _cells(row: LayerRow) -> tuple[str, ...]:
     becomes = row.format or f"dense ({row.reason})"
     error = "" if row.error is None else f"{row.error:.4f}"
     return row.name, row.kind, "x".join(map(str, row.shape)), becomes, parameters, flops, error, speed
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,13 +1,13 @@
 """Results: what runs found, as mean and spread over seeds, for JSON and for people."""
 
 import dataclasses
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tenfold.json_text import json_text
 from tenfold.recipes.measure import StepCost
 from tenfold.recipes.shown import markdown_table as markdown_table
 from tenfold.recipes.shown import section
@@ -111,7 +111,7 @@ class Result:
 
     def json(self) -> str:
         """The result as the text of a JSON file."""
-        return json.dumps(self.data(), indent=2) + "\n"
+        return json_text(self.data())
 
     def notes(self) -> tuple[str, ...]:
         """What has to be said with the table."""
