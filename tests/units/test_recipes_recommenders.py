@@ -124,6 +124,16 @@ def test_a_diverged_run_is_refused() -> None:
         train_fm(FactorizationMachine(FeatureTable("linear").layer(70, GROUPS)), bad, FmTraining(), "ratings", seed=0)
 
 
+@pytest.mark.parametrize("n_steps", [1, 2, 3])
+def test_too_few_steps_to_find_ranks_are_refused(n_steps: int) -> None:
+    training = FmTraining(epochs=n_steps, temperature=1.0)
+    model = FactorizationMachine(FeatureTable("factorized", 8, SVD(rank=6)).layer(70, GROUPS))
+    with pytest.raises(
+        ValueError, match=f"200 rows in batches of 512 are {n_steps} steps; at least 5 are needed, .*: take smaller batches"
+    ):
+        train_fm(model, _planted(200), training, "ratings", seed=0)
+
+
 def test_comparison(tmp_path: Path) -> None:
     common = FmTraining(lr=3e-2, epochs=40, batch_size=400)
     grid, found = (common,), (dataclasses.replace(common, temperature=0.5),)

@@ -92,10 +92,15 @@ def train_fm(
     """Trains a model in place.
 
     Raises:
-        ValueError: the loss is not finite, or ranks of 1 are not small enough for `least_ratio`.
+        ValueError: the loss is not finite, ranks of 1 are not small enough for `least_ratio`, or there are too few steps to find ranks.
     """
     started = time.perf_counter()
     n_steps = training.epochs * math.ceil(len(rows) / training.batch_size)
+    if training.temperature is not None and training.decision(n_steps) - 1 < FULL * n_steps:
+        raise ValueError(
+            f"{len(rows)} rows in batches of {training.batch_size} are {n_steps} steps; at least 5 are needed, in which the learning rate "
+            "falls before ranks are decided: take smaller batches or more epochs"
+        )
     run, generator = FmRun(n_steps), torch.Generator().manual_seed(seed)
     posterior = None
     if training.temperature is not None:
