@@ -148,6 +148,19 @@ def test_a_removed_layer_and_ranks_that_still_change_are_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("n_kept", "said"),
+    [
+        (0, "everything removed in 2 of 2 runs, as it should be."),
+        (1, "everything removed in 1 of 2 runs, but it should be in all: what it keeps says nothing about the data."),
+    ],
+)
+def test_a_null_model_that_keeps_ranks_is_not_called_right(n_kept: int, said: str) -> None:
+    gone = [("first",)] * (2 - n_kept) + [()] * n_kept
+    runs = [RankRun("ttm", NULL, 0, None, None, 0, 100, 7, {"first": {"r1": 1}}, True, removed, 10, 1.0) for removed in gone]
+    assert f"Null model (the same search without data): {said}" in rank_table("tiny", runs, {}).notes()
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"protocol": "six"}, "there is no protocol 'six' for mnist-mlp; one of test, validation is needed: choose one of them"),

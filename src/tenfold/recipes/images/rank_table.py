@@ -108,7 +108,8 @@ def notes(runs: Sequence[RankRun]) -> tuple[str, ...]:
     null = [run for run in runs if run.way == NULL]
     if null:
         gone = sum(len(run.removed) == len(run.ranks) for run in null)
-        said.append(f"Null model (the same search without data): everything removed in {gone} of {len(null)} runs, as it should be.")
+        judged = "as it should be" if gone == len(null) else "but it should be in all: what it keeps says nothing about the data"
+        said.append(f"Null model (the same search without data): everything removed in {gone} of {len(null)} runs, {judged}.")
     unstable = [f"{run.format} (seed {run.seed})" for run in runs if run.is_stable is False]
     if unstable:
         said.append(f"Ranks still changed in the last evaluations before the decision: {', '.join(unstable)}.")
