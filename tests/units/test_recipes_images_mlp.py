@@ -175,6 +175,21 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, object], message: st
         run_recipe("mnist-mlp", options)
 
 
+@pytest.mark.parametrize(("part", "label"), [("y_train", 10), ("y_test", 12), ("y_train", -1)])
+def test_labels_of_other_classes_are_refused_before_any_training(tmp_path: Path, part: str, label: int) -> None:
+    place = write_images(tmp_path, 40, 20)
+    arrays = dict(np.load(place))
+    arrays[part][3] = label
+    np.savez(place, **arrays)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=rf"the labels run from {min(0, label)} to {max(9, label)}; these networks tell 10 classes apart"):
+        run_recipe("mnist-mlp", Options(data=place, formats=("cp:rank=4",), seeds=(0,), epochs=1, batch_size=10))
+
+
+def test_validation_needs_more_images_than_it_keeps(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there are 400 training images, of which 'validation' keeps 5000 for the test; it needs more"):
+        run_recipe("mnist-mlp", Options(data=write_images(tmp_path), protocol="validation"))
+
+
 def test_other_images_are_refused(tmp_path: Path) -> None:
     names = ("x_train", "y_train", "x_test", "y_test")
     np.savez(tmp_path / "mnist.npz", **{name: np.zeros((4, 8, 8) if name[0] == "x" else 4, np.uint8) for name in names})  # pyright: ignore

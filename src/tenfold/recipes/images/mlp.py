@@ -145,7 +145,21 @@ def _linear(n_in: int, n_out: int, text: str) -> nn.Module:
 
 
 def parts(train: Images, test: Images, protocol: str) -> tuple[Images, Images]:
-    """Training and test images of a protocol: "validation" tests on the last training images, which are then not trained on."""
+    """Training and test images of a protocol: "validation" tests on the last training images, which are then not trained on.
+
+    Raises:
+        ValueError: a label is none of the classes, or there are too few training images.
+    """
+    low, high = (int(one) for one in torch.cat([train.labels, test.labels]).aminmax())
+    if low < 0 or high >= N_OUT:
+        raise ValueError(
+            f"the labels run from {low} to {high}; these networks tell {N_OUT} classes apart, numbered from 0: give data of so many classes"
+        )
+    if protocol != "test" and len(train) <= N_HELD_OUT:
+        raise ValueError(
+            f"there are {len(train)} training images, of which {protocol!r} keeps {N_HELD_OUT} for the test; it needs more: give more, or "
+            "take the protocol 'test'"
+        )
     if protocol == "test":
         return train, test
     return train.part(slice(0, len(train) - N_HELD_OUT)), train.part(slice(len(train) - N_HELD_OUT, None))
