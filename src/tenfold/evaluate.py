@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tenfold.batches import batches, known_n_batches, on_device
-from tenfold.loss import IGNORED, Loss, first_tensor, fits, is_classes, logits_of, task_loss
+from tenfold.loss import IGNORED, Loss, first_tensor, fits, is_classes, is_counted, logits_of, task_loss
 from tenfold.progress import Progress, silent
 from tenfold.running import call, eval_mode, run_on, unchanged_buffers
 
@@ -96,14 +96,14 @@ class _Sums:
         targets = on_device(targets, scores.device)
         has_classes = isinstance(targets, Tensor) and is_classes(targets) and (self.own_loss is None or fits(scores, targets))
         wanted = targets.reshape(-1) if has_classes else None
-        n = len(scores) if wanted is None else int((wanted != IGNORED).sum())
+        n = len(scores) if wanted is None else int(is_counted(wanted).sum())
         if n == 0:
             return
         self.loss += float(task_loss(scores, targets) if self.own_loss is None else self.own_loss(output, targets)) * n
         self.n += n
         if wanted is None:
             return
-        counted, found = wanted != IGNORED, logits_of(scores, targets).argmax(-1)
+        counted, found = is_counted(wanted), logits_of(scores, targets).argmax(-1)
         self.n_right = (self.n_right or 0) + int((found == wanted)[counted].sum())
         if other is not None:
             same = found == logits_of(other, targets).argmax(-1).to(found.device)

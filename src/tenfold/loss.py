@@ -59,6 +59,11 @@ def is_classes(targets: Tensor) -> bool:
     return not (targets.is_floating_point() or targets.is_complex())
 
 
+def is_counted(targets: Tensor) -> Tensor:
+    """Which class labels are one, and not IGNORED."""
+    return targets.to(torch.long) != IGNORED  # in unsigned bytes -100 would be label 156
+
+
 def by_class(output: Tensor, targets: Tensor | None) -> Tensor:
     """(predictions, classes) in float32 or better: the output with its classes on the last axis."""
     if targets is None:
@@ -83,7 +88,7 @@ def logits_of(output: Tensor, targets: Tensor | None) -> Tensor:
 
 def check_labels(targets: Tensor, n_classes: int) -> None:
     """Raises ValueError where a label is not one of the classes."""
-    kept = targets[targets != IGNORED]
+    kept = targets[is_counted(targets)]
     if not kept.numel():
         return
     low, high = int(kept.min()), int(kept.max())

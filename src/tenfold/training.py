@@ -14,7 +14,7 @@ from tenfold.batches import batches, random_states
 from tenfold.checkpoint import Checkpoint
 from tenfold.evaluate import EVALUATION, evaluate
 from tenfold.learner import TRAINING, Learner
-from tenfold.loss import IGNORED
+from tenfold.loss import is_classes, is_counted
 from tenfold.progress import Progress
 
 
@@ -103,7 +103,8 @@ class TrainingRun:
         loaders = random_states(self.validation)
         states = [loader.get_state() for loader in loaders]
         inputs, targets = next(batches(self.validation, 1, what=EVALUATION))
-        if not (isinstance(targets, Tensor) and bool((targets == IGNORED).all())):  # it alone would be data without any target
+        is_blank = isinstance(targets, Tensor) and is_classes(targets) and not bool(is_counted(targets).any())
+        if not is_blank:  # it alone would be data without any target
             evaluate(self.learner.model, [(inputs, targets)], loss=self.learner.loss)
         for loader, state in zip(loaders, states, strict=True):
             loader.set_state(state)

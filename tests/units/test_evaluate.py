@@ -114,6 +114,15 @@ def test_sequences_of_ids_count_every_position_with_a_target():
     assert found.loss == pytest.approx(F.cross_entropy(output[counted], targets[counted]).item(), rel=1e-5)
 
 
+def test_labels_in_bytes_count_as_those_of_other_types():
+    model = network(200).eval()
+    inputs, targets = torch.randn(40, 6), torch.arange(140, 180)
+    assert (targets == 256 - 100).any()  # what -100 is in a byte
+    assert evaluate(model, (inputs, targets.byte())) == evaluate(model, (inputs, targets))
+    with pytest.raises(ValueError, match="label 156, but the model has 4 classes"):
+        evaluate(network(4), (inputs[:1], torch.tensor([156], dtype=torch.uint8)))
+
+
 def test_progress_is_told():
     seen = []
     evaluate(network(), data(), 50, progress=lambda *what: seen.append(what))
