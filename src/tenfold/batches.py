@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 Batch: TypeAlias = tuple[Any, Any]
 
 COUNT_LIMIT = 1 << 16  # batches of data without a length that are read to count them: seconds to minutes, but not forever
+UNEQUAL = ("each tensor to be equal size", "should be of equal size", "storage that is not resizable")  # torch's words; the last a worker's
 ACCEPTED = (
     "a torch Dataset of (input, target), a DataLoader, a tensor of inputs, a tuple (inputs, targets) of two tensors, "
     "or an iterable of batches (input, target)"
@@ -44,7 +45,7 @@ def batches(
         what: the data, as an error calls them.
 
     Raises:
-        ValueError: the data are empty, or `batch_size` is below 1.
+        ValueError: the data are empty, `batch_size` is below 1, or samples that are to be joined have different sizes.
         TypeError: the data are none of the above, or their samples are not tensors yet.
 
     >>> data = torch.utils.data.TensorDataset(torch.arange(5), torch.arange(5))
@@ -72,6 +73,13 @@ def _joined(given: Iterator[Batch], what: str) -> Iterator[Batch]:
     """The batches; an error tells where samples cannot be joined to them."""
     try:
         yield from given
+    except RuntimeError as error:
+        if (reason := next((line for line in str(error).splitlines() if any(one in line for one in UNEQUAL)), None)) is None:
+            raise
+        raise ValueError(
+            f"the samples of the {what} have different sizes ({reason}), and a batch needs equal ones: resize or pad them in the data set, "
+            "or give a DataLoader with a collate_fn that does"
+        ) from error
     except TypeError as error:
         if "default_collate" not in str(error):
             raise

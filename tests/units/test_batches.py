@@ -149,6 +149,25 @@ def test_samples_without_their_transforms(data: Any):
         next(batches(data, 4, what="test data"))
 
 
+class Uneven(Plain):
+    """A data set whose samples differ in size."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.zeros(3, 4 + index), index
+
+
+@pytest.mark.parametrize(
+    "data", [Uneven(), DataLoader(Uneven(), 4), DataLoader(Uneven(), 4, num_workers=1)], ids=["dataset", "loader", "loader with a worker"]
+)
+def test_samples_of_different_sizes(data: Any):
+    with pytest.raises(
+        ValueError,
+        match=r"samples of the test data have different sizes \(.*\), and a batch needs equal ones: resize or pad them in the data",
+    ) as caught:
+        next(batches(data, 4, what="test data"))
+    assert "Traceback" not in str(caught.value)
+
+
 def test_wrong_data():
     with pytest.raises(TypeError, match=r"the data are a int; needed is a torch Dataset .*; wrap what you have in a torch Dataset"):
         batches(3, 4)
