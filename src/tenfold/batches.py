@@ -199,7 +199,20 @@ def _given_batches(data: Any) -> Iterator[Batch]:
         )
     if isinstance(data, Sized) and not isinstance(data, DataLoader) and len(data) == 0:
         raise _empty(data)
+    if isinstance(data, tuple | list) and _is_one_batch(data):
+        shapes = ", ".join(f"{tuple(one.shape)} of {one.dtype}" for one in data)
+        raise ValueError(
+            f"the data are a {type(data).__name__} of tensors with as many samples each, {shapes}, which may be inputs and targets, or "
+            "batches of inputs; one of them has to be said: give TensorDataset(*data) for the first, [(batch,), ...] for the second"
+        )
     return _pairs(data)
+
+
+def _is_one_batch(data: tuple[Any, ...] | list[Any]) -> bool:
+    """Whether tensors look like the parts of one batch, as a loader gives them, and not like batches: of as many samples, not all alike."""
+    if not all(isinstance(one, Tensor) and one.dim() for one in data) or (isinstance(data, list) and len(data) != 2):
+        return False
+    return len({len(one) for one in data}) == 1 and len({(one.shape[1:], one.dtype) for one in data}) > 1
 
 
 def _pairs(data: Iterable[Any]) -> Iterator[Batch]:

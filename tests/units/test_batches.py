@@ -168,6 +168,16 @@ def test_samples_of_different_sizes(data: Any):
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "data", [[INPUTS, TARGETS], [INPUTS, INPUTS[:, :1]], (INPUTS, INPUTS + 1, TARGETS)], ids=["pair", "values", "triple"]
+)
+def test_tensors_that_may_be_one_batch_or_several(data: Any):
+    with pytest.raises(ValueError, match=r"of tensors with as many samples each, \(10, 2\) of torch.float32, .*: give TensorDataset"):
+        batches(data, 4)
+    assert len(next(batches(TensorDataset(*data), 4))[1]) == 4
+    assert [len(one) for one, _ in batches([(one,) for one in data], 4)] == [10] * len(data)
+
+
 def test_wrong_data():
     with pytest.raises(TypeError, match=r"the data are a int; needed is a torch Dataset .*; wrap what you have in a torch Dataset"):
         batches(3, 4)

@@ -336,7 +336,7 @@ def test_statistics_come_back_after_an_error(has_reference: bool):
     model = normed()
     before = {name: value.clone() for name, value in model.named_buffers()}
     with pytest.raises(RuntimeError, match="does not run on the calibration data"):
-        reestimate_norms(model, [torch.randn(64, 5) + 5, torch.randn(64, 4)], reference=normed() if has_reference else None)
+        reestimate_norms(model, [(torch.randn(64, 5) + 5,), (torch.randn(64, 4),)], reference=normed() if has_reference else None)
     assert len(before) == 6
     for name, value in model.named_buffers():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
