@@ -198,6 +198,14 @@ def test_a_layer_stays_dense_where_nothing_gains():
 # -- which layers and formats ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "layer, size", [(nn.Linear(1, 400), (1,)), (nn.Conv2d(1, 64, 1), (1, 8, 8)), (nn.LSTM(1, 64), (1,))], ids=["linear", "conv", "lstm"]
+)
+def test_a_layer_of_one_input_value_has_nothing_to_save(layer: nn.Module, size: tuple[int, ...]):
+    first = plan(layer, budget={"flops": 1.0}, inputs=torch.randn(4, *size)).layers[0]
+    assert first.format is None and first.reason == "no rank makes it smaller or cheaper"
+
+
 def test_every_layer_with_a_weight_has_a_row():
     made = plan(
         Network(), {"body.*": Tucker(), nn.Linear: "svd", "stem": None}, budget=0.9, filter=["*ea*", "stem", "body.0"], inputs=images()

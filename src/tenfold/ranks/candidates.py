@@ -10,6 +10,7 @@ from tenfold.decompose import BATCH_LIMIT, group_tensors, without_groups
 from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.network import Network
+from tenfold.patches import patch_size
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found
 from tenfold.trace import Workloads
@@ -31,6 +32,8 @@ class Candidate:
 def shapes_of(layer: Found, format: Format, workload: Workloads | None, fold: Fold) -> list[tuple[Format, Network, int]]:
     """The formats with explicit ranks that make the layer smaller, or cheaper, or both: (format, network, flops). A given rank is kept."""
     result = []
+    if format.rank is None and patch_size(layer.module) == 1:
+        return result  # every output is one product: factors save none, and run it as no matrix product, which is what FLOP count
     for choice in format.rank_choices(fold):
         network = replace(format, rank=choice).network(fold)
         flops = workload.flops(network) if workload else 0
