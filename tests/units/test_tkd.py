@@ -50,6 +50,13 @@ def test_the_bases_are_best_and_the_core_is_corrected() -> None:
     assert bool(sensitivity(network, solution.factors).isfinite().all())
 
 
+def test_the_slack_of_the_correction_is_one_of_the_whole_error() -> None:
+    """`tkd_errors` makes the same fit of the core and adds 1 % to the whole error, which is what the correction may use up."""
+    kernels = target()
+    network = TKD(rank=(8, 12, 6)).network(FOLD)
+    torch.testing.assert_close(tkd(kernels, network).errors, tkd_errors(kernels, [network], sweeps=100)[0], rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize(
     ("statement", "answer"),
     [

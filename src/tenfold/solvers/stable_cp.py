@@ -18,8 +18,12 @@ CORRECTIONS = 60  # sweeps
 MOST = 0.999  # the largest bound of a correction: zero factors have the relative error 1
 
 
-def stable_cp(target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
+def stable_cp(target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0, outside: Tensor | None = None) -> Solution:
     """Factors of a CP network for a batch of tensors. A matrix goes to the SVD, whose factors need no correction.
+
+    Args:
+        outside: (batch,), where the tensors are parts of larger ones: the squared error that is made outside of them, relative to their
+            squared norms. The slack is then one of the whole error.
 
     Raises:
         ValueError: another shape, or values that are not finite.
@@ -27,5 +31,8 @@ def stable_cp(target: Tensor, network: Network, *, sweeps: int = 100, seed: int 
     first = cp_als(target, network, sweeps=sweeps, seed=seed)
     if len(network.factors) == 2 or float(first.errors.max()) >= MOST:
         return first
-    found = epc(target, network, first.factors, delta=(SLACK * first.errors).clamp_max(MOST), sweeps=CORRECTIONS)
+    delta = SLACK * first.errors
+    if outside is not None:
+        delta = (delta.square() + (SLACK**2 - 1) * outside).sqrt()
+    found = epc(target, network, first.factors, delta=delta.clamp_max(MOST), sweeps=CORRECTIONS)
     return finish("stable_cp", target, network, found.factors, first.history, first.is_converged)
