@@ -130,7 +130,9 @@ class PairedInputs:
         if is_mean_free:
             crossed = crossed - dense_mean[..., :, None] * mean[..., None, :]
         w = weight.detach().double().reshape(len(mean), -1, mean.shape[-1])
-        pull = (PULL * metric.metric.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(1e-30)[:, None, None]
+        pull = PULL * metric.metric.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+        is_seen = pull > 0  # inputs that never vary tell nothing, and what is left of their products is rounding
+        crossed, pull = torch.where(is_seen, crossed, 0.0), torch.where(is_seen, pull, 1.0)
         matrix = metric.metric + pull * torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
         best = torch.linalg.solve(matrix, (w @ crossed + pull * w).mT).mT
         return Goal(best.reshape(weight.shape).to(weight.dtype), metric, output_mean(weight.detach(), dense_mean))

@@ -116,6 +116,17 @@ def test_a_model_that_has_not_changed_keeps_its_weights():
             assert (goal.metric is None) == (found.name == "unused")
 
 
+@pytest.mark.parametrize("n_samples", [1, 64])
+def test_inputs_that_never_vary_leave_the_dense_weight_to_be_fitted(n_samples: int):
+    """One sample, also many times: their covariance is rounding, which divided by next to nothing once gave weights of 1e15."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 8)).eval()
+    x = torch.randn(1, 12).expand(n_samples, -1)
+    whole, apart = (compress(model, {"0": SVD(rank=5), "2": SVD(rank=5)}, calibration=x, sequential=one) for one in (True, False))
+    for name in ("0", "2"):
+        torch.testing.assert_close(whole.get_submodule(name).weight, apart.get_submodule(name).weight, rtol=1e-4, atol=1e-5)
+
+
 def test_recurrent_layers_take_part():
     torch.manual_seed(1)
     lstm = nn.LSTM(8, 10, batch_first=True)
