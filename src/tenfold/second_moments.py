@@ -84,7 +84,10 @@ class InputMoments:
 
 
 class Sums:
-    """Running sums over pairs of rows (groups, rows, n): the mean of x y', or its diagonal, and the means of x and of y."""
+    """Running sums over pairs of rows (groups, rows, n): the mean of x y', or its diagonal, and the means of x and of y.
+
+    Rows that are added together count from their mean: in float32 the products of large means would drown what varies around them.
+    """
 
     def __init__(self, is_diagonal: bool = False) -> None:
         self._is_diagonal, self._count = is_diagonal, 0
@@ -93,9 +96,15 @@ class Sums:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Counts rows in; both have as many."""
-        self._product = self._product + ((x * y).sum(1, dtype=torch.float64) if self._is_diagonal else (x.mT @ y).double())
-        first = x.sum(1, dtype=torch.float64)
-        self._sums = (self._sums[0] + first, self._sums[1] + (first if y is x else y.sum(1, dtype=torch.float64)))
+        u, a, total_u = _from_mean(x)
+        v, b, total_v = (u, a, total_u) if y is x else _from_mean(y)
+        total_x, total_y = total_u + x.shape[1] * a, total_v + x.shape[1] * b
+        if self._is_diagonal:
+            product = (u * v).sum(1, dtype=torch.float64) + a * total_y + total_u * b
+        else:
+            product = (u.mT @ v).double() + a[..., :, None] * total_y[..., None, :] + total_u[..., :, None] * b[..., None, :]
+        self._product = self._product + product
+        self._sums = (self._sums[0] + total_x, self._sums[1] + total_y)
         self._count += x.shape[1]
 
     @property
@@ -107,6 +116,13 @@ class Sums:
     def means(self) -> tuple[Tensor, Tensor]:
         """(groups, n) each."""
         return self._sums[0] / self._count, self._sums[1] / self._count
+
+
+def _from_mean(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows less their mean, that mean, and what rounding of it leaves as the sum of the rows; the last two (groups, n) in float64."""
+    mean = rows.mean(1, keepdim=True)
+    left = rows - mean
+    return left, mean[:, 0].double(), left.sum(1, dtype=torch.float64)
 
 
 def is_calibrated(one: Found) -> bool:

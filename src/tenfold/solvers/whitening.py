@@ -20,7 +20,7 @@ from tenfold.solvers.sensitivity import rebalance
 from tenfold.solvers.solution import rebuild
 
 DAMPING = 1e-4  # added to S relative to its mean eigenvalue: directions that no input has shown still count a little
-CONSTANT = 1e-6  # of the second moment: less covariance than that is rounding of the float32 sums
+CONSTANT = 1e-10  # of the second moment: less covariance than that is rounding of float32 inputs, 1e-5 of them
 
 
 @dataclass(frozen=True)
