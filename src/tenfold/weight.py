@@ -21,7 +21,7 @@ from tenfold import contract
 from tenfold.buckets import bucket
 from tenfold.contract import ContractionPlan, Machine, Positions
 from tenfold.contract.kept import Kept, constant_result
-from tenfold.contract.run import full_precision, pad_channels
+from tenfold.contract.run import full_precision, is_cast, pad_channels
 from tenfold.contract.steps import PairPlan, RowsPlan
 from tenfold.fold import Fold
 from tenfold.network import Network
@@ -177,7 +177,7 @@ class FactorizedWeight(nn.Module):
     def _cast(self, x: Tensor) -> Tensor:
         """The input in the dtype that autocast asks for; without it, an input of another dtype than the factors is refused."""
         dtype = self._values()[0].dtype
-        if torch.is_autocast_enabled(x.device.type) and x.is_floating_point() and x.dtype != torch.float64:
+        if is_cast(x) and x.is_floating_point() and x.dtype != torch.float64:
             return x.to(torch.get_autocast_dtype(x.device.type))
         if x.dtype != dtype:
             raise RuntimeError(f"the input has the dtype {x.dtype}, but the weight has {dtype}; convert one of them")

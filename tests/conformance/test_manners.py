@@ -94,6 +94,18 @@ def test_autocast(subject: Subject, kind: type[FactorizedLayer]) -> None:
 
 
 @IN_TURN
+def test_shapes_on_meta(subject: Subject, kind: type[FactorizedLayer]) -> None:
+    """On "meta" a layer gives the shape and the dtype of its outputs, as torch's layers do."""
+    case = plain_case(subject, kind)
+    layer = case.layer()
+    wanted = layer(*case.inputs)
+    for is_training in (True, False):
+        got = layer.to("meta").train(is_training)(*(x.to("meta") for x in case.inputs))
+        assert got.is_meta
+        assert (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
+
+
+@IN_TURN
 def test_grad_modes(subject: Subject, kind: type[FactorizedLayer]) -> None:
     """inference_mode, no_grad, frozen factors and training follow each other in any order."""
     case = plain_case(subject, kind)

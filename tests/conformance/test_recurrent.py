@@ -192,6 +192,7 @@ def test_copies_dtypes_and_tracing(kind: type[Recurrent]) -> None:
     assert_close(copy.deepcopy(layer)(x)[0], wanted)
     assert_close(pickle.loads(pickle.dumps(layer))(x)[0], wanted)
     assert copy.deepcopy(layer).double()(x.double())[0].dtype == torch.float64
+    assert copy.deepcopy(layer).to("meta")(x.to("meta"))[0].shape == wanted.shape
     torch._dynamo.reset()
     assert_close(torch.compile(layer, fullgraph=True, backend="eager")(x)[0], wanted)
     assert_close(torch.export.export(layer, (x,)).module()(x)[0], wanted)

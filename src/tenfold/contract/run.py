@@ -57,9 +57,12 @@ def rows(plan: RowsPlan, factors: Sequence[Tensor], digits: Sequence[Tensor]) ->
 
 def full_precision(like: Tensor) -> Any:
     """A context in which autocast is off: what stands for a weight keeps the dtype of the weight."""
-    device = like.device.type
-    is_cast = device != "meta" and torch.is_autocast_enabled(device)  # torch knows no autocast for "meta"
-    return torch.autocast(device, enabled=False) if is_cast else contextlib.nullcontext()
+    return torch.autocast(like.device.type, enabled=False) if is_cast(like) else contextlib.nullcontext()
+
+
+def is_cast(x: Tensor) -> bool:
+    """Whether autocast is on where a tensor is; torch knows none for "meta", and refuses the question."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 def pad_channels(x: Tensor, groups: int, padding: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from tenfold.contract.run import is_cast
 from tenfold.recurrent.scan import State
 
 if TYPE_CHECKING:
@@ -107,9 +108,7 @@ def check_state(layer: "Recurrent", data: Input, hx: Any) -> State:
 
 
 def _dtype(layer: "Recurrent", data: Input) -> torch.dtype:
-    device = data.values.device.type
-    is_cast = device != "meta" and torch.is_autocast_enabled(device)
-    return torch.get_autocast_dtype(device) if is_cast else data.values.dtype
+    return torch.get_autocast_dtype(data.values.device.type) if is_cast(data.values) else data.values.dtype
 
 
 def _check_features(layer: "Recurrent", values: Tensor) -> None:
@@ -118,7 +117,7 @@ def _check_features(layer: "Recurrent", values: Tensor) -> None:
             f"{type(layer).__name__} got an input of {values.shape[-1]} features; it has input_size={layer.input_size}: give as many"
         )
     dtype = next(layer.parameters()).dtype
-    if values.dtype != dtype and not torch.is_autocast_enabled(values.device.type):
+    if values.dtype != dtype and not is_cast(values):
         raise ValueError(f"{type(layer).__name__} got an input of the dtype {values.dtype}; its weights have {dtype}: convert one of them")
 
 
