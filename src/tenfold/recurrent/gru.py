@@ -34,4 +34,4 @@ def gru_step(x: Tensor, hidden: Tensor, h: Tensor) -> Tensor:
     n = h.shape[-1]
     r, z = torch.sigmoid(x[..., : 2 * n] + hidden[..., : 2 * n]).chunk(2, -1)
     new = torch.tanh(torch.addcmul(x[..., 2 * n :], r, hidden[..., 2 * n :]))
-    return torch.lerp(new, h, z)
+    return torch.lerp(new.to(h.dtype), h, z.to(h.dtype))  # under autocast a given state is finer than the gates
