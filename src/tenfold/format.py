@@ -31,8 +31,8 @@ class Format(abc.ABC):
     """Base of all formats.
 
     `rank` is an int (the same for every rank index, cut where a smaller one already represents everything), a tuple with one int
-    for each rank index in the order of the statement, a fraction of the largest useful ranks, or None: left to the plan. Rank indices
-    that another field sizes, such as `blocks`, are not counted among them.
+    for each rank index in the order of the statement, a fraction of the largest useful ranks (where bonds form loops, of those at which
+    equal ranks represent everything), or None: left to the plan. Rank indices that another field sizes, such as `blocks`, are not counted.
     """
 
     n_modes: ClassVar[int] = 1  # modes that an input or an output axis is split into where nothing else is asked for
@@ -97,9 +97,9 @@ class Format(abc.ABC):
             product = max(math.prod(network.sizes[i] for i in indices if i in network.ranks) for indices in owners)
             return network.numel <= dense and product <= RANKS_LIMIT
 
-        top = 1
-        for step in (2**k for k in range(max(most.values()).bit_length(), -1, -1)):
-            if top + step <= max(most.values()) and fits(top + step):
+        top, limit = 1, self.largest_rank(widest)
+        for step in (2**k for k in range(limit.bit_length(), -1, -1)):
+            if top + step <= limit and fits(top + step):
                 top += step
         return sorted({chosen(round_rank(top ** (k / (CHOICES - 1)), top)) for k in range(CHOICES)})
 
@@ -145,12 +145,17 @@ class Format(abc.ABC):
         others = self.other_ranks(widest)
         return {rank: size for rank, size in widest.ranks.items() if rank not in others}
 
+    def largest_rank(self, widest: Network) -> int:
+        """The largest int that `rank` can be: equal ranks above it add nothing."""
+        most = max(self.free_ranks(widest).values(), default=1)
+        return min(most, widest.sufficient_rank or most)
+
     def ranks_of(self, network: Network) -> tuple[int, ...]:
         """The value of `rank`, as a tuple, that gives a network of this format."""
         return tuple(self.free_ranks(network).values())
 
     def _resolve(self, widest: Network) -> Mapping[str, int]:
-        most, name = self.free_ranks(widest), type(self).__name__
+        most, largest, name = self.free_ranks(widest), self.largest_rank(widest), type(self).__name__
         if self.rank is None:
             raise ValueError(f"{name}() has no rank; a layer needs one: give {name}(rank=8), or let tenfold.plan choose")
         ranks = self.rank if isinstance(self.rank, tuple) else () if isinstance(self.rank, float) else (self.rank,)
@@ -168,10 +173,10 @@ class Format(abc.ABC):
         elif isinstance(self.rank, float):
             if not 0 < self.rank <= 1:
                 raise ValueError(f"{name} got the rank {self.rank}; a fraction must be above 0 and at most 1; for a whole rank give an int")
-            chosen = {rank: max(1, round(self.rank * size)) for rank, size in most.items()}
+            chosen = {rank: max(1, round(self.rank * min(size, largest))) for rank, size in most.items()}
         else:
-            if self.rank > max(most.values(), default=1):
-                raise ValueError(f"{name} got rank {self.rank}, but ranks above {max(most.values())} add nothing here; choose at most that")
+            if self.rank > largest:
+                raise ValueError(f"{name} got rank {self.rank}, but ranks above {largest} add nothing here; choose at most that")
             chosen = {rank: min(self.rank, size) for rank, size in most.items()}
         if min(chosen.values(), default=1) < 1:
             raise ValueError(f"{name} got rank {self.rank}; every rank must be at least 1")

@@ -174,8 +174,7 @@ def _numbers(
 
 
 def _of_rank(kind: type[Format], fold: Fold, rank: int) -> Network:
-    most = max(kind().free_ranks(kind().widest(fold)).values(), default=1)
-    return kind(rank=min(rank, most)).network(fold)
+    return kind(rank=min(rank, kind().largest_rank(kind().widest(fold)))).network(fold)
 
 
 def _within(kind: type[Format], fold: Fold, params: int) -> Network:
@@ -184,7 +183,7 @@ def _within(kind: type[Format], fold: Fold, params: int) -> Network:
     Raises:
         ValueError: the smallest one has more.
     """
-    most = max(kind().free_ranks(kind().widest(fold)).values(), default=1)
+    most = kind().largest_rank(kind().widest(fold))
     best = kind(rank=1).network(fold)
     if best.numel > params:
         raise ValueError(f"at rank 1 it has {best.numel:,} parameters; at most {params:,} are wanted: allow more, or give other modes")

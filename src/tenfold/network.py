@@ -10,7 +10,7 @@ import itertools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -209,6 +209,23 @@ class Network:
         alone = [ends[0] - ends[1], ends[1] - ends[0]]
         return [math.prod(self.sizes[i] for i in mine) for mine in alone if mine <= set(self.modes)]
 
+    @cached_property
+    def sufficient_rank(self) -> int | None:
+        """A size of all ranks at which the network represents every tensor, so that larger ones add nothing; None where none is known.
+
+        A network with loops contains trees: some of its bonds have size 1 there. A tree whose bonds are as large as the smaller of their
+        two sides represents everything. Of the trees of shortest paths from each factor it is the one whose widest bond is narrowest.
+        """
+        alone = [mode for mode in self.modes if mode not in self.shared_modes]
+        if self.term_lengths or any(len(self.carriers(rank)) != 2 for rank in self.ranks) or any(len(self.carriers(m)) > 1 for m in alone):
+            return None
+        joined: defaultdict[int, list[int]] = defaultdict(list)
+        for (one, _), (other, _) in map(self.carriers, self.ranks):
+            joined[one].append(other)
+            joined[other].append(one)
+        own = [math.prod(self.sizes[mode] for mode in alone if mode in indices) for indices in self.factors]
+        return min(_widest_bond(root, joined, own) for root in range(len(own))) if len(self.components("")) == 1 else None
+
     def matrix_rank_bound(self) -> int:
         """The largest rank that the matrix of output modes by input modes can have, whatever the values.
 
@@ -255,3 +272,17 @@ def _reached(room: Mapping[Hashable, Mapping[Hashable, float]], start: Hashable)
                 found[end] = node
                 queue.append(end)
     return found
+
+
+def _widest_bond(root: int, joined: Mapping[int, Sequence[int]], own: Sequence[int]) -> int:
+    """The largest bond of the tree of shortest paths from a factor; `own` are the products of the modes of each factor."""
+    parents, queue = {root: root}, [root]
+    for node in queue:
+        fresh = [one for one in dict.fromkeys(joined[node]) if one not in parents]
+        parents |= dict.fromkeys(fresh, node)
+        queue += fresh
+    below, widest = list(own), 1
+    for node in queue[:0:-1]:
+        widest = max(widest, min(below[node], math.prod(own) // below[node]))
+        below[parents[node]] *= below[node]
+    return widest

@@ -54,11 +54,12 @@ def folds(draw: Draw, format: Format, max_modes: int = 3, max_groups: int = 3, p
 @st.composite
 def ranks(draw: Draw, subject: Subject, fold: Fold, most: int = 3) -> Any:
     """A tuple with one rank each, one int for all, or a fraction."""
-    useful = subject.format.free_ranks(subject.format.widest(fold)).values()
+    widest = subject.format.widest(fold)
+    useful = subject.format.free_ranks(widest).values()
     largest = [min(most, size) for size in useful]
     kind = draw(st.sampled_from(["each", "each", "one", "fraction"]))
     if kind == "one":
-        return draw(st.integers(1, max(largest)))
+        return draw(st.integers(1, min(max(largest), subject.format.largest_rank(widest))))
     if kind == "fraction" and max(useful) <= most:
         return draw(st.sampled_from([0.25, 0.5, 1.0]))
     return tuple(draw(st.integers(1, size)) for size in largest)

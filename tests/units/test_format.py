@@ -44,6 +44,22 @@ def test_bad_ranks(format: Format, message: str) -> None:
         format.network(MATRIX)
 
 
+@pytest.mark.parametrize("format", [TR, TRM, FCTN, LMTN, STR])
+def test_ranks_of_loops(format: Any) -> None:
+    """One bond of a loop can be of use beyond the rank at which bonds of equal size represent everything; all of them together cannot."""
+    assert FCTN().largest_rank(FCTN().widest(CUBE)) == 9, "the second largest of the cores of 10, 9 and 8 values"
+    fold = format().fold(make_fold([("o", 64), ("i", 64)], format.n_modes))
+    least = 64 if format in (TR, STR) else 16
+    with pytest.raises(ValueError, match=f"{format.__name__} got rank {least + 1}, but ranks above {least} add nothing here"):
+        format(rank=least + 1).network(fold)
+    assert set(format(rank=least).network(fold).ranks.values()) == {least}
+    assert format(rank=1.0).network(fold) == format(rank=least).network(fold)
+    assert set(format(rank=0.25).network(fold).ranks.values()) == {least // 4}
+    wider = (least + 1, *(2 for _ in range(len(format(rank=1).network(fold).ranks) - 1)))
+    if format is not LMTN:  # its first rank is that of a latent matrix
+        assert max(format(rank=wider).network(fold).ranks.values()) == least + 1
+
+
 @pytest.mark.parametrize(
     ("rank", "message"),
     [

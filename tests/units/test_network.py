@@ -5,9 +5,11 @@ import math
 import random
 
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from tenfold import contract
 from tenfold.fold import make_fold
 from tenfold.format import Format
 from tenfold.formats import all_formats
@@ -92,6 +94,35 @@ def test_useful_rank(name: str, statement: str, sizes: dict[str, int], most: dic
         assert found == {rank: total // max(pair) for rank, pair in pairs.items()}
     else:
         assert found == most
+
+
+@pytest.mark.parametrize(
+    ("statement", "rank"),
+    [
+        ("o1 r, r o2 s, s i1 t, t i2 -> o1 o2 i1 i2", 6),  # a chain: its largest useful rank, o1 o2 against i1 i2
+        (RING, 4),  # cut between o1 and o2, or i1 and i2, it is a chain with o1 i2 = 4 on one side of its middle bond
+        ("a b o1 i1, a c o2 i2, b c k -> o1 o2 i1 i2 k", 6),  # all pairs joined: a star around a core of six values
+        ("a c m, c a n, m o1 i1, n o2 i2 -> o1 o2 i1 i2", 6),
+        ("r o1 i1, r o2 i2, r k -> o1 o2 i1 i2 k", None),  # a rank of three factors
+        ("o1 r, r i1, o1 s, s i1 -> o1 i1", None),  # modes of two factors
+        ("o1 i1, o2 r, r i2 -> o1 o2 i1 i2", None),  # nothing joins the parts
+        ("o1 o2 r, r i1 i2 + s o1 i1, s o2 i2 -> o1 o2 i1 i2", None),
+        ("g o1 i1 a b, g a o2 i2 c, g b c k -> g o1 o2 i1 i2 k", 6),
+    ],
+)
+def test_sufficient_rank(statement: str, rank: int | None) -> None:
+    """The network of this rank has as many directions at a point as the tensor has entries: its tensors are not a smaller set."""
+    network = Network.parse(statement, {"o1": 2, "o2": 3, "i1": 3, "i2": 2, "k": 2, "g": 2, **dict.fromkeys("abcdmnrst", 1)})
+    assert network.sufficient_rank == rank
+    if rank is None or "g" in network.sizes:
+        return
+    wide = network.resized(dict.fromkeys(network.ranks, rank))
+    plan = contract.plan_dense(wide)
+    torch.manual_seed(0)
+    factors = tuple(torch.randn(shape, dtype=torch.float64) for shape in wide.shapes)
+    parts = torch.func.jacrev(lambda factors: contract.dense(plan, factors).flatten())(factors)
+    directions = torch.cat([part.flatten(1) for part in parts], 1)
+    assert torch.linalg.matrix_rank(directions) == math.prod(wide.shape)
 
 
 SUM = "r o1 i1, r o2 i2 + o1 i1 s, s o2 t, t i2 -> o1 o2 i1 i2"
