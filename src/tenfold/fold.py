@@ -6,10 +6,12 @@ product is larger than n; the tensor is then padded with zeros, and `unfold` cut
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import combinations_with_replacement
+from numbers import Integral
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -195,11 +197,13 @@ def make_fold(
 
     Raises:
         ValueError: modes do not fit their axis, groups or gates do not divide theirs, or `gate_mode` names no output mode.
+        TypeError: modes are no whole numbers.
     """
+    _check_numbers(axes, in_modes=in_modes, out_modes=out_modes)
     if gates > 1:
         return _gated(axes, n_modes, in_modes, out_modes, gates, gate_mode)
     given = {"o": out_modes, "i": in_modes, "k": None}
-    longest = max((len(modes) for modes in (in_modes, out_modes) if modes is not None), default=n_modes)
+    longest = max((len(modes) for modes in (in_modes, out_modes) if modes is not None and len(modes)), default=n_modes)
     result = []
     for role, size in axes:
         split = groups if role == grouped_role else 1
@@ -212,6 +216,14 @@ def make_fold(
             modes = balanced_modes(size // split, longest)
         result.append(Axis(role, size, tuple(int(m) for m in modes), split))
     return Fold(tuple(result))
+
+
+def _check_numbers(axes: Sequence[tuple[str, Any]], **modes: Any) -> None:
+    for name, given in modes.items():
+        if given is not None and not (isinstance(given, Collection) and all(isinstance(size, Integral) for size in given)):
+            raise TypeError(f"{name} is {given!r}; a tuple of whole numbers is needed: give the sizes of the modes, as (4, 8)")
+    if bad := [(role, size) for role, size in axes if not isinstance(size, Integral) or size < 1]:
+        raise ValueError(f"the {bad[0][0]} axis has the size {bad[0][1]!r}; a whole number, 1 at least, is needed: check the layer's sizes")
 
 
 def _gated(

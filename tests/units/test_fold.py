@@ -188,6 +188,18 @@ def test_errors() -> None:
         Axis("o", 7, (4,), groups=2)
     with pytest.raises(ValueError, match=r"4 groups do not divide the o axis of size 6; choose groups that divide it"):
         make_fold([("o", 6), ("i", 2)], 1, groups=4)
+    with pytest.raises(ValueError, match=r"the i axis of size 4 has the modes \(\) in 1 groups; sizes must be at least 1"):
+        make_fold([("o", 6), ("i", 4)], 2, in_modes=())
+    for size in (0, -3, 12.0, "12"):
+        with pytest.raises(
+            ValueError, match=rf"the i axis has the size {size!r}; a whole number, 1 at least, is needed: check the layer's sizes"
+        ):
+            make_fold([("o", 6), ("i", size)], 2)  # type: ignore[list-item]
+    for modes in (4, (2.5, 2), ("2", "2"), "22"):
+        with pytest.raises(
+            TypeError, match=r"out_modes is .*2.*|out_modes is 4; a tuple of whole numbers is needed: give the sizes of the"
+        ):
+            make_fold([("o", 4), ("i", 4)], 2, out_modes=modes)  # type: ignore[arg-type]
     fold = make_fold([("o", 6), ("i", 4)], 1, out_modes=(2, 3), in_modes=(4,))
     with pytest.raises(
         ValueError, match=r"as many output modes as input modes, but there are 2 and 1; pad the shorter list with modes of size 1"
