@@ -53,6 +53,8 @@ def test_the_whole_model_passes_5000x_with_a_recurrent_format() -> None:
     ("arguments", "message"),
     [
         ({"in_modes": (3, 4), "out_modes": (2, 2, 2)}, r"as many output modes as input modes, but there are 3 and 2"),
+        ({"recurrent_modes": (2, 4)}, r"a map without a format got in_modes=\(2, 4\), out_modes=\(2, 4\); only a factorised map has modes"),
+        ({"format": None, "out_modes": (2, 4)}, r"a map without a format got out_modes=\(2, 4\); .*: give format= too"),
         ({"in_modes": (3, 3), "out_modes": (2, 4)}, r"have the product 9, which does not fit its size 12"),
         ({"in_modes": (3, 4), "out_modes": (8, 4), "gate_mode": 0}, r"hold all 4 gates, but gate_mode=0 asks for a mode of their own"),
         (
@@ -63,7 +65,7 @@ def test_the_whole_model_passes_5000x_with_a_recurrent_format() -> None:
 )
 def test_modes_that_do_not_fit(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        LSTM(12, 8, format=tenfold.TTM(rank=2), **arguments)
+        LSTM(12, 8, **{"format": tenfold.TTM(rank=2), **arguments})
 
 
 def test_other_arguments_are_checked() -> None:

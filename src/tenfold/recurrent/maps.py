@@ -28,6 +28,14 @@ class MapOptions:
     out_modes: Sequence[int] | None = None
     gate_mode: int | None = None
 
+    def __post_init__(self) -> None:
+        given = {name: one for name, one in vars(self).items() if name != "format" and one is not None}
+        if self.format is None and given:
+            raise ValueError(
+                f"a map without a format got {', '.join(f'{name}={one}' for name, one in given.items())}; only a factorised map has modes: "
+                "give format= too, recurrent_format= for recurrent_modes=, or leave the modes out"
+            )
+
     def fold(self, n_in: int, n_out: int, n_gates: int) -> Fold:
         """The fold of the map's weight (n_out, n_in) with `n_gates` matrices one after another."""
         assert self.format is not None
