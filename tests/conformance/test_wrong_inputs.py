@@ -7,6 +7,7 @@ import torch
 
 from conformance.cases import parameters_of, plain_case
 from conformance.subjects import LAYERS, SUBJECTS, Subject
+from tenfold.formats import TTM
 from tenfold.layers.base import FactorizedLayer
 
 EVERY = pytest.mark.parametrize("subject", SUBJECTS, ids=str)
@@ -86,6 +87,16 @@ def test_wrong_arguments(kind: type[FactorizedLayer]) -> None:
             with pytest.raises(type(error)):
                 kind(**arguments, format=SUBJECTS[0].ranked(2))  # type: ignore[call-arg]
     assert n_refused
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("format", [None, "ttm:rank=2", TTM], ids=str)
+def test_formats_that_are_none(kind: type[FactorizedLayer], format: Any) -> None:
+    case = plain_case(SUBJECTS[0], kind)
+    with pytest.raises(TypeError, match=f"{kind.__name__} got the format .*; an object of a format is needed: give for instance"):
+        kind(**case.arguments, format=format)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=f"{kind.__name__}.from_dense got the format"):
+        kind.from_dense(case.dense, format)
 
 
 WRONG_ARGUMENTS = [

@@ -75,6 +75,8 @@ def test_other_arguments_are_checked() -> None:
         LSTM(12, 8, recurrent_init="eye")
     with pytest.raises(ValueError, match=r"with another format; one map of \[x, h\] takes the place of both: give joint_format alone"):
         LSTM(12, 8, format=tenfold.SVD(rank=1), joint_format=tenfold.SVD(rank=1))
+    with pytest.raises(TypeError, match=r"a recurrent map got the format 'ttm:rank=2'; an object of a format is needed: give for instance"):
+        LSTM(12, 8, recurrent_format="ttm:rank=2")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="hidden_size must be greater than zero"):
         LSTM(12, 0)
     with pytest.raises(ValueError, match="Unknown nonlinearity 'sine'"):

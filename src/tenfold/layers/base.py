@@ -121,6 +121,7 @@ class FactorizedLayer(nn.Module, abc.ABC):
         """
         if not isinstance(dense, cls.dense_type):
             raise TypeError(f"{cls.__name__}.from_dense got a {type(dense).__name__}; it needs a torch.nn.{cls.dense_type.__name__}")
+        check_format(f"{cls.__name__}.from_dense", format)
         if reason := cls.unsupported(dense):
             raise ValueError(f"{cls.__name__}.from_dense got a layer with {reason}; leave the option out, or keep the torch layer")
         fold = format.fold(cls.fold_of(dense, cls.modes_of(format), in_modes, out_modes))
@@ -149,6 +150,15 @@ class FactorizedLayer(nn.Module, abc.ABC):
         like = self.factorized.factors[0]
         value = bias.detach().clone() if not bias.is_meta else bias.new_empty(bias.shape, device=like.device)
         return nn.Parameter(value, requires_grad=bias.requires_grad)
+
+
+def check_format(layer: str, value: Any) -> None:
+    """Raises TypeError where the format of a layer is none."""
+    if not isinstance(value, Format):
+        raise TypeError(
+            f"{layer} got the format {value!r}; an object of a format is needed: give for instance tenfold.TTM(rank=4), or for a text "
+            "tenfold.formats.parse_format(text)[0]"
+        )
 
 
 def uniform_std(fan_in: int) -> float:

@@ -14,7 +14,7 @@ from tenfold.buckets import places
 from tenfold.contract import ContractionPlan, Positions
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
-from tenfold.layers.base import FactorizedLayer, Workload, check_tensor, uniform_std
+from tenfold.layers.base import FactorizedLayer, Workload, check_format, check_tensor, uniform_std
 from tenfold.weight import FactorizedWeight
 
 Sizes = int | Sequence[int]
@@ -163,6 +163,7 @@ class _Conv(ConvolutionLayer, abc.ABC):
         options: Any = self.dense_type(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, False, padding_mode, "meta", dtype
         )
+        check_format(type(self).__name__, format)
         fold = format.fold(self.fold_of(options, self.modes_of(format), in_modes, out_modes))
         factorized = FactorizedWeight(format.network(fold), fold, device=device, dtype=dtype)
         self._build(options, factorized, nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tenfold.format import Format
+from tenfold.layers.base import check_format
 from tenfold.layers.conv import ConvolutionLayer
 from tenfold.weight import FactorizedWeight
 
@@ -51,6 +52,7 @@ class _ConvTranspose(ConvolutionLayer, abc.ABC):
         options: Any = self.dense_type(
             in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, False, dilation, padding_mode, "meta", dtype
         )
+        check_format(type(self).__name__, format)
         fold = format.fold(self.fold_of(options, self.modes_of(format), in_modes, out_modes))
         factorized = FactorizedWeight(format.network(fold), fold, device=device, dtype=dtype)
         self._build(options, factorized, nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None)

@@ -15,7 +15,7 @@ from tenfold.contract.steps import RowsPlan
 from tenfold.decompose import SWEEPS
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
-from tenfold.layers.base import FactorizedLayer, Workload
+from tenfold.layers.base import FactorizedLayer, Workload, check_format
 from tenfold.weight import FactorizedWeight
 
 
@@ -162,6 +162,7 @@ class Embedding(EmbeddingLayer):
         options = nn.Embedding(
             num_embeddings, embedding_dim, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, device="meta", dtype=dtype
         )
+        check_format(type(self).__name__, format)
         fold = format.fold(self.fold_of(options, self.modes_of(format), in_modes, out_modes))
         self._build(options, FactorizedWeight(format.network(fold), fold, device=device, dtype=dtype))
         self.reset_parameters()

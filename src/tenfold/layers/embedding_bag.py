@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tenfold import contract
 from tenfold.format import Format
-from tenfold.layers.base import Workload
+from tenfold.layers.base import Workload, check_format
 from tenfold.layers.embedding import EmbeddingLayer, check_ids, has_values
 from tenfold.weight import FactorizedWeight
 
@@ -66,6 +66,7 @@ class EmbeddingBag(EmbeddingLayer):
             num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq, mode, sparse,
             include_last_offset=include_last_offset, padding_idx=padding_idx, device="meta", dtype=dtype,
         )  # fmt: skip
+        check_format(type(self).__name__, format)
         fold = format.fold(self.fold_of(options, self.modes_of(format), in_modes, out_modes))
         self._build(options, FactorizedWeight(format.network(fold), fold, device=device, dtype=dtype))
         self.reset_parameters()

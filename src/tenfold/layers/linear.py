@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
-from tenfold.layers.base import FactorizedLayer, Workload, check_tensor, uniform_std
+from tenfold.layers.base import FactorizedLayer, Workload, check_format, check_tensor, uniform_std
 from tenfold.weight import FactorizedWeight
 
 
@@ -40,6 +40,7 @@ class Linear(FactorizedLayer):
         out_modes: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        check_format("Linear", format)
         fold = format.fold(
             make_fold([("o", out_features), ("i", in_features)], self.modes_of(format), in_modes=in_modes, out_modes=out_modes)
         )

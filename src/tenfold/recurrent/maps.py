@@ -13,6 +13,7 @@ from tenfold import init
 from tenfold.decompose import decompose
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
+from tenfold.layers.base import check_format
 from tenfold.layers.linear import Linear
 from tenfold.weight import FactorizedWeight
 
@@ -38,6 +39,7 @@ class MapOptions:
 
     def fold(self, n_in: int, n_out: int, n_gates: int) -> Fold:
         """The fold of the map's weight (n_out, n_in) with `n_gates` matrices one after another."""
+        check_format("a recurrent map", self.format)
         assert self.format is not None
         axes = [("o", n_out), ("i", n_in)]
         modes = {"in_modes": self.in_modes, "out_modes": self.out_modes, "gates": n_gates, "gate_mode": self.gate_mode}
