@@ -186,6 +186,8 @@ class Format(abc.ABC):
 
     def _resolve_others(self, widest: Network) -> dict[str, int]:
         others = dict(self.other_ranks(widest))
+        if bad := {rank: size for rank, size in others.items() if not isinstance(size, Integral)}:
+            raise TypeError(f"{type(self).__name__} got the sizes {bad}; whole numbers are needed: round them")
         if bad := {rank: size for rank, size in others.items() if not 1 <= size <= widest.ranks[rank]}:
             most = {rank: widest.ranks[rank] for rank in bad}
             raise ValueError(

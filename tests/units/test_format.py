@@ -196,6 +196,26 @@ def test_bad_options(format: Format, fold: Fold, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: BT(rank=2, blocks=2.5), r"BT got the sizes \{'b': 2.5\}; whole numbers are needed: round them"),  # type: ignore[arg-type]
+        (lambda: KCP(rank=2, inner_rank=1.5), r"KCP got the sizes \{'s1': 1.5, 's2': 1.5\}; whole numbers"),  # type: ignore[arg-type]
+        (lambda: STT(rank=2, t=2.5), "STT got t=2.5; a whole number is needed, as modes are divided by it"),  # type: ignore[arg-type]
+        (lambda: KT(rank=2, groups=(1, 1)), r"KT got the groups \(1, 1\); a tuple with a tuple of whole numbers for"),  # type: ignore[arg-type]
+        (lambda: KT(rank=2, groups=((),)), r"KT got the groups \(\(\),\); .*: write for instance groups=\(\(2, 1\),\)"),
+        (
+            lambda: HT(rank=2, tree=""),
+            r"HT got the tree ''; a text with numbers and brackets is needed: write it as '\(\(1 2\) 3\) \(4 5\)'",
+        ),
+        (lambda: HT(rank=2, tree=5), "HT got the tree 5; a text with numbers and brackets is needed"),  # type: ignore[arg-type]
+    ],
+)
+def test_options_of_another_type(make: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make().network(MATRIX)
+
+
+@pytest.mark.parametrize(
     "format", [KT(rank=1), KCP(rank=1), TTM(rank=1), HT(rank=1), Monarch(rank=1), LoKr(rank=1), LMTN(rank=1)], ids=repr
 )
 def test_one_pair_of_modes_is_no_format(format: Format) -> None:

@@ -39,7 +39,9 @@ class HT(Format):
 
     def __post_init__(self) -> None:
         if self.tree is not None:
-            leaves = len(re.findall(r"\d+", self.tree))
+            leaves = len(re.findall(r"\d+", str(self.tree)))
+            if not leaves or not isinstance(self.tree, str):
+                raise TypeError(f"HT got the tree {self.tree!r}; a text with numbers and brackets is needed: write it as '((1 2) 3) (4 5)'")
             object.__setattr__(self, "n_modes", leaves)  # where nothing else is asked for, as many pairs as the tree has leaves
 
     def factors(self, fold: Fold) -> Sequence[Sequence[str]]:

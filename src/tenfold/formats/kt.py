@@ -36,6 +36,11 @@ class KT(Format):
     groups: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(isinstance(group, tuple) and group for group in self.groups):
+            raise TypeError(
+                f"KT got the groups {self.groups}; a tuple with a tuple of whole numbers for each group is needed: write for instance "
+                "groups=((2, 1),)"
+            )
         if self.groups:
             object.__setattr__(self, "n_modes", sum(self.groups[0]))  # where nothing else is asked for, as many pairs as the groups take
 

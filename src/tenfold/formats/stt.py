@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 from torch import Tensor
 
@@ -48,7 +49,10 @@ def with_identity(fold: Fold, t: int, name: str, plain: str) -> Fold:
 
     Raises:
         ValueError: t is below 2.
+        TypeError: t is no whole number.
     """
+    if not isinstance(t, Integral):
+        raise TypeError(f"{name} got t={t!r}; a whole number is needed, as modes are divided by it: give for instance t=2")
     if t < 2:
         raise ValueError(
             f"{name} got t={t}; a semi-tensor product needs an identity of size 2 or more: give t=2, or choose {plain}, which is t=1"
