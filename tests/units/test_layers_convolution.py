@@ -72,6 +72,8 @@ def test_wrong_inputs(kind: Any) -> None:
         RuntimeError, match=rf"the input has shape \(2, 5, 8, 8\); {kind.__name__} needs \(N, 6\) and 2 more axes, or one sample"
     ):
         layer(torch.zeros(2, 5, 8, 8))
+    with pytest.raises(RuntimeError, match=rf"the input has shape \(1, 6, 8\); {kind.__name__} needs"):  # as it was given
+        layer(torch.zeros(1, 6, 8))
     with pytest.raises(TypeError, match=rf"{kind.__name__} got a list; it needs a tensor: convert it with torch.as_tensor"):
         layer([1.0])
 

@@ -98,13 +98,13 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
         """The convolution with bias, for a batch or a single sample."""
         n_spatial = len(self.kernel_size)
         check_tensor(type(self).__name__, x)
-        if x.dim() == n_spatial + 1:
-            return self._convolve(x[None], spatial)[0]
-        if x.dim() != n_spatial + 2 or x.shape[1] != self.in_channels:
+        if x.dim() not in (n_spatial + 1, n_spatial + 2) or x.shape[-n_spatial - 1] != self.in_channels:
             raise RuntimeError(
                 f"the input has shape {tuple(x.shape)}; {type(self).__name__} needs (N, {self.in_channels}) and {n_spatial} more axes, "
                 "or one sample of it"
             )
+        if x.dim() == n_spatial + 1:
+            return self._convolve(x[None], spatial)[0]
         y = self.factorized.convolve(x, spatial, self._positions(x))
         if self.bias is None:
             return y
