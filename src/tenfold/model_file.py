@@ -37,7 +37,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, plan: Plan | None = 
     Raises:
         OSError: the folder is missing, read-only or full (the subclass says which); nothing is left behind.
         TypeError: the model holds something that is not a plain tensor, or a factorised layer that `load` would not know.
-        ValueError: a tensor has no values yet, or a rank method that is not finished has put tensors into a layer.
+        ValueError: a tensor has no values yet, a rank method that is not finished has put tensors into a layer, or factors are
+            parametrised or pruned.
     """
     model = unwrapped(model)
     tensors, aliases = tensors_of(model)
@@ -114,6 +115,11 @@ def _layers_of(model: nn.Module) -> tuple[dict[str, Any], dict[str, str]]:
             raise ValueError(
                 f"layer {name or 'model'!r} has a rank method, which has put tensors of its own between the factors; a file holds plain "
                 "layers: call the method's finish() first, or keep method.state_dict() with model.state_dict() to go on with the training"
+            )
+        if others := {one for one, _ in (*factors.named_parameters(), *factors.named_buffers())} - set(map(str, range(len(factors)))):
+            raise ValueError(
+                f"layer {name or 'model'!r} has factors that are computed from {', '.join(sorted(others))}; a file holds the factors "
+                "themselves: call torch.nn.utils.parametrize.remove_parametrizations, or prune.remove, on factorized.factors first"
             )
         check_recipe(network, fold, f"layer {name!r}")
         first[module] = name

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from model_file_cases import Net, factorised, small_net
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import remove_parametrizations
 
 import tenfold
 from tenfold.files import write_safetensors
@@ -118,6 +121,25 @@ def test_a_model_with_a_rank_method_is_saved_after_it_is_finished(tmp_path: Path
     method.finish()
     tenfold.save(model, path)
     tenfold.load(path, model)
+
+
+def test_factors_that_are_computed_from_others(tmp_path: Path) -> None:
+    """They were written under names that no `load` takes."""
+    for change, undo in (
+        (lambda factors: prune.l1_unstructured(factors, "0", 0.5), lambda factors: prune.remove(factors, "0")),
+        (lambda factors: weight_norm(factors, "0"), lambda factors: remove_parametrizations(factors, "0")),
+    ):
+        model = tenfold.factorize(nn.Sequential(nn.Linear(12, 18)), tenfold.TTM(rank=2))
+        factors: Any = model[0].factorized.factors  # type: ignore[index, union-attr]
+        change(factors)
+        with pytest.raises(
+            ValueError, match=r"layer '0' has factors that are computed from .*0.*; a file holds the factors themselves: call"
+        ):
+            tenfold.save(model, tmp_path / "a")
+        undo(factors)
+        tenfold.save(model, tmp_path / "a")
+        x = torch.randn(3, 12)
+        torch.testing.assert_close(tenfold.load(tmp_path / "a", nn.Sequential(nn.Linear(12, 18)))(x), model(x))
 
 
 @pytest.mark.parametrize("name", NO_FIT)
