@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from tenfold.augment import Augment, as_augment
 from tenfold.batches import n_batches
 from tenfold.checkpoint import Checkpoint
-from tenfold.learner import Learner, Teacher
+from tenfold.learner import Learner, Teacher, rebuilt
 from tenfold.loss import Loss, Outputs
 from tenfold.optimizer import MakeOptimizer, Schedule, make_optimizer
 from tenfold.precision import Precision, settled
@@ -25,7 +25,6 @@ from tenfold.progress import Progress, silent
 from tenfold.training import FinetuneHistory as FinetuneHistory
 from tenfold.training import TrainingRun
 from tenfold.training_stability import SensitivityPenalty, stable_scales
-from tenfold.weight import rebuilt
 
 WARMUP = 0.1  # of all steps
 SAVE_EVERY = 100  # steps

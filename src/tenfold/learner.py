@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from tenfold.loss import Loss, Outputs, distillation_loss, first_tensor, task_lo
 from tenfold.optimizer import Schedule
 from tenfold.running import call, eval_mode, run_on
 from tenfold.training_stability import SensitivityPenalty
+from tenfold.weight import FactorizedWeight
 
 TRAINING = "training data"  # as errors call them
 
@@ -163,3 +165,16 @@ class Learner:
 
 def _trainable(model: nn.Module) -> set[nn.Parameter]:
     return {parameter for parameter in model.parameters() if parameter.requires_grad}
+
+
+@contextlib.contextmanager
+def rebuilt(model: nn.Module) -> Iterator[None]:
+    """A context in which a model trains with its weights rebuilt from their factors in every call."""
+    weights = [module for module in model.modules() if isinstance(module, FactorizedWeight)]
+    try:
+        for weight in weights:
+            weight.is_rebuilt = True
+        yield
+    finally:
+        for weight in weights:
+            weight.is_rebuilt = False

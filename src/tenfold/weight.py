@@ -6,9 +6,8 @@ rows      ids -> rows of an embedding
 convolve  (N, in, *positions) -> (N, out, *positions)
 """
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -285,16 +284,3 @@ class FactorizedWeight(nn.Module):
     def extra_repr(self) -> str:
         """The statement, the ranks and the number of parameters."""
         return f"{self.network.statement!r}, ranks={self.network.ranks}, numel={self.network.numel:,}"
-
-
-@contextlib.contextmanager
-def rebuilt(model: nn.Module) -> Iterator[None]:
-    """A context in which a model trains with its weights rebuilt from their factors in every call."""
-    weights = [module for module in model.modules() if isinstance(module, FactorizedWeight)]
-    try:
-        for weight in weights:
-            weight.is_rebuilt = True
-        yield
-    finally:
-        for weight in weights:
-            weight.is_rebuilt = False

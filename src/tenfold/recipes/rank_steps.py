@@ -19,9 +19,9 @@ from torch.optim import Optimizer
 
 from tenfold.bayes import Posterior, Rounding, Stability
 from tenfold.bayes.report import Decision
+from tenfold.learner import rebuilt
 from tenfold.progress import Progress
 from tenfold.recipes.run_checkpoint import load_state, plain_decision, save_state, saved_decision
-from tenfold.weight import rebuilt
 
 CLIP_NORM = 1.0
 HIGHEST = 0.99  # tolerance to which one is raised
