@@ -270,8 +270,11 @@ class FactorizedWeight(nn.Module):
     def _values(self) -> list[Tensor]:
         """The factors; a plain `ParameterList` is slow to iterate over, and its dictionary lacks those that are parametrised."""
         values: Any = self.factors._parameters
-        is_plain = type(self.factors) is nn.ParameterList and [*values] == self._factor_names  # pruning renames what it masks
-        return list(values.values() if is_plain else self.factors)
+        if type(self.factors) is nn.ParameterList and [*values] == self._factor_names:  # pruning renames what it masks
+            return list(values.values())
+        for hook in self.factors._forward_pre_hooks.values():  # of pruning and the like, which make the values when a module is called
+            hook(self.factors, ())
+        return list(self.factors)
 
     def train(self, mode: bool = True) -> Self:
         """torch's; what was kept is dropped, so that training does not hold memory for it."""

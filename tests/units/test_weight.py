@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-import torch.nn.utils.prune as prune
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -121,19 +120,6 @@ def test_what_is_kept() -> None:
         weight.train()
         assert weight.dense() is not weight.dense()
     assert not copy.deepcopy(weight)._prepared
-
-
-@pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("training", [True, False])
-def test_factors_that_are_masked_keep_their_places(number: int, training: bool) -> None:
-    """torch's pruning puts the values under another name at the end of the list, and what it masks in an attribute."""
-    weight = weight_of(MATRIX, TTM(rank=2)).train(training)
-    prune.random_unstructured(weight.factors, str(number), 0.5)
-    masked = FactorizedWeight(weight.network, weight.fold, [factor.detach() for factor in weight.factors])
-    assert_close(weight.dense(), masked.dense(), rtol=1e-12, atol=1e-12)
-    with torch.no_grad():
-        x = torch.randn(3, 30, dtype=torch.float64)
-        assert_close(weight.apply(x), x @ masked.dense().T, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad])
