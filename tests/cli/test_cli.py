@@ -182,6 +182,9 @@ def test_report_compares_two_files(cli: Cli, folder: Path, compressed: dict[str,
         key: compressed[key] for key in ("parameters", "size_bytes", "flops")
     }
     assert (folder / "report" / "report.html").read_text().startswith("<!")
+    paths = ("--weights", f"{folder}/dense.pt", "--compressed", f"{folder}/small/model.safetensors", "--out", f"{folder}/report2")
+    without_data = in_process("report", f"{folder}/net.py:network", *paths, "--input-shape", "3,6,6")
+    assert without_data["flops"] == compressed["flops"] and set(without_data["accuracy"].values()) == {None}
 
 
 DATA = Path(os.environ.get("TENFOLD_DATA", Path(__file__).parents[2].parent / "shared" / "data"))

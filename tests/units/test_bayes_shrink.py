@@ -2,8 +2,10 @@
 
 import copy
 import math
+import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -216,6 +218,8 @@ def test_report_shows_spectra_over_time() -> None:
     text = str(report)
     assert "Posterior, 110 steps; spectra: log10 of the variance of each slice" in text
     assert "r1: 4 -> 4" in text and "step     100" in text and "0  o1 i1 r1, r1 o2 i2 -> o1 o2 i1 i2" in text
+    many = replace(report.layers[0], spectra={"r1": [(0, tuple(10.0**-k for k in range(20)))]})
+    assert re.search(r" 0\.0 -1\.0 .*-11\.0 \.\. -17\.0 -18\.0 -19\.0$", str(replace(report, layers=(many,))), re.MULTILINE)
 
 
 def test_a_weight_that_starts_at_zero_is_measured_from_its_first_other_size() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from report_cases import everything
 
-from tenfold.report.page import page
+from tenfold.report.page import PLUS_MINUS, page
 from tenfold.report.pictures import Bar, bars, ticks
 
 
@@ -50,6 +50,16 @@ def parsed(text: str) -> Strict:
     assert parser.open == []
     assert "://" not in text and "url(" not in text and "@import" not in text
     return parser
+
+
+def test_page_says_how_far_the_accuracy_may_be_off():
+    """Half of a 95 % interval, from the answers that changed; unknown without them."""
+    result, _, _ = everything()
+    dense, small = result.dense, result.small
+    assert dense is not None and small is not None
+    half = 196 * ((1 - 0.5 - (small.accuracy - dense.accuracy) ** 2) / 12) ** 0.5
+    for agreement, shown in ((0.5, f"on 12 predictions, {PLUS_MINUS} {half:.2f} points<"), (None, "on 12 predictions<")):
+        assert shown in page(replace(result, small=replace(small, agreement=agreement)))
 
 
 def test_page_is_well_formed_and_loads_nothing():
