@@ -41,7 +41,7 @@ class Training:
     tolerance: of the rounding; least_ratio: where above 0, it is raised until the factorised layers have so many times fewer values than
         if dense.
     kind: of the posterior.
-    dense_part: the part of all steps that a full-rank warm-up had; it is the caller's.
+    dense_part: the part of all steps that the caller has given to a full-rank warm-up of the dense network; the rest are done here.
     quiet, full: parts of the search: until the prior begins, and until it has its full weight.
     tuning: the part of all steps after the decision; tuning_lr: its highest learning rate relative to `lr`.
     weight_decay: of AdamW, for parameters with two axes or more; search_decay: that of the search, where the prior is in its place.
