@@ -89,3 +89,7 @@ def test_settings_out_of_range() -> None:
 def test_warmup_is_a_line_in_steps() -> None:
     assert [Warmup(10, 30).factor(step) for step in (0, 10, 20, 30, 99)] == [0.0, 0.0, 0.5, 1.0, 1.0]
     assert Warmup().factor(0) == 1.0
+
+
+def test_warmup_may_be_a_jump() -> None:
+    assert [Warmup(10, 10).factor(step) for step in (0, 9, 10, 99)] == [0.0, 0.0, 1.0, 1.0]

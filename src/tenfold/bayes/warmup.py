@@ -30,7 +30,7 @@ class Warmup:
         """The part of the penalty that counts at a step."""
         if step >= self.end:
             return 1.0
-        return max(0.0, (step - self.start) / (self.end - self.start))
+        return 0.0 if step <= self.start else (step - self.start) / (self.end - self.start)
 
 
 def as_warmup(value: "Warmup | tuple[int, int]") -> Warmup:
