@@ -1,6 +1,7 @@
 """Made-up click data: planted probabilities, Zipf ids, and files in Criteo's format."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,6 +112,12 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         write_clicks(PlantedClicks((100,), {}), tmp_path / "a.tsv", (0, 10))
     with pytest.raises(ValueError, match=r"2 sizes are given for the 26 tables of criteo; each needs one"):
         HexIds((3, 4)).check(read_criteo(_file(tmp_path)).layout)
+
+
+@pytest.mark.parametrize("state", [{}, {"files": "a.tsv", "rows": [0, 3]}, None])
+def test_a_state_of_something_else_is_refused(state: Any) -> None:
+    with pytest.raises(ValueError, match=r"the state is none of SyntheticClicks \(.*\); what state_dict\(\) gave is needed: give that, un"):
+        SyntheticClicks(PLANTED, 5, (0, 3)).load_state_dict(state)
 
 
 def _file(folder: Path) -> Path:

@@ -179,14 +179,21 @@ class SyntheticClicks:
         """Makes the next `iter` go on there.
 
         Raises:
-            ValueError: the state is of other rows.
+            ValueError: the state is of other rows, or no state of this class.
         """
-        if (state["planted"], tuple(state["rows"])) != (repr(self.planted), self.rows):
+        try:
+            planted, rows, place = state["planted"], tuple(state["rows"]), state["next"]
+        except (KeyError, TypeError) as error:
             raise ValueError(
-                f"the state is of rows {tuple(state['rows'])} of {state['planted']}, but these are rows {self.rows} of {self.planted!r}; a "
-                "pass goes on in the same rows: make them as before"
+                f"the state is none of SyntheticClicks ({type(error).__name__}: {error}); what state_dict() gave is needed: give that, "
+                "unchanged"
+            ) from error
+        if (planted, rows) != (repr(self.planted), self.rows):
+            raise ValueError(
+                f"the state is of rows {rows} of {planted}, but these are rows {self.rows} of {self.planted!r}; a pass goes on in the same "
+                "rows: make them as before"
             )
-        self._next, self._is_resumed = state["next"], True
+        self._next, self._is_resumed = place, True
 
 
 @dataclass(frozen=True)
