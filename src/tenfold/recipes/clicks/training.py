@@ -110,7 +110,7 @@ def train_clicks(
         checkpoint: a file to go on from, written every `save_every` steps and removed at the end.
 
     Raises:
-        ValueError: the loss is not finite, or `is_null` without `has_prior`.
+        ValueError: the loss is not finite, the data cannot be read again, or `is_null` without `has_prior`.
     """
     if is_null and not has_prior:
         raise ValueError("train_clicks got is_null=True without has_prior=True; the null model is the prior without data: give both")
@@ -160,7 +160,9 @@ class _Trainer:
         """All steps, from the checkpoint on where there is one."""
         if checkpoint is not None and (state := load_state(checkpoint, self.settings)) is not None:
             self._restore(state)
+        n_empty = 0  # passes in a row; that of a state at the end of a pass has nothing left
         while self.done.n_steps < self.n_steps:
+            before = self.done.n_steps
             for (numbers, ids), labels in itertools.islice(self.data, self.n_steps - self.done.n_steps):
                 began = time.perf_counter()
                 self._step(numbers, ids, labels)
@@ -168,6 +170,12 @@ class _Trainer:
                 if checkpoint is not None and self.done.n_steps % save_every == 0 and self.done.n_steps < self.n_steps:
                     save_state(checkpoint, self.settings, self._state())
                 progress(label, self.done.n_steps, self.n_steps)
+            n_empty = n_empty + 1 if self.done.n_steps == before else 0
+            if n_empty > 1:
+                raise ValueError(
+                    f"the data gave no batch after {before} of {self.n_steps} steps; a stream that can be read again is needed: give one "
+                    "like Clicks, and no iterator"
+                )
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
         return self.done
