@@ -30,8 +30,6 @@ from tenfold.survey import Found, survey
 from tenfold.weight import FactorizedWeight
 from tenfold.wrappers import unwrapped
 
-UNSOLVED = "it could not be decomposed"
-
 
 def compress(
     model: nn.Module,

@@ -107,7 +107,8 @@ def offers_for(
     _check(found, layers, chosen, goal)
     steps = trace(model, inputs, layers) if inputs is not None else None
     moments = input_moments(model, layers, calibration, progress=progress) if calibration is not None else {}
-    found_candidates = find_candidates(layers, chosen, steps, moments, seed, progress)
+    found_candidates, failed = find_candidates(layers, chosen, steps, moments, seed, progress)
+    layers, reasons = [one for one in layers if one.name not in failed], reasons | failed
     costs = [Effect(1.0)] * len(layers)
     if moments and goal is not None:
         probes = [(one, found_candidates[one.name], moments.get(one.name)) for one in layers]

@@ -1,5 +1,6 @@
 """Offers: computed once, good for any number of budgets, and the same plans as one by one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 import tenfold
 from tenfold import CP, SVD, Budget, Format, selection
 from tenfold.fold import Fold
+from tenfold.network import Network as Statement
 from tenfold.plan import offers_for
 from tenfold.ranks import offers as module
 
@@ -41,6 +43,27 @@ def test_many_budgets_need_one_set_of_solutions(calibration: Tensor | None, monk
 def test_a_plan_of_nothing_says_that_all_is_dense():
     made = offers_for(Network(), CP(), goal=Budget(flops=0.5), inputs=X).plan_of({}, None)
     assert all(one.format is None for one in made.layers) and made.params_after == made.params_before
+
+
+@dataclass(frozen=True)
+class Brittle(SVD):
+    """An SVD that does not take weights as large as 5."""
+
+    def errors(self, target: Tensor, networks: Sequence[Statement], *, sweeps: int = 20, seed: int = 0) -> Tensor:
+        if float(target.abs().max()) > 5:
+            raise torch.linalg.LinAlgError("it does not converge")
+        return super().errors(target, networks, sweeps=sweeps, seed=seed)
+
+
+def test_a_layer_that_cannot_be_decomposed_leaves_the_plan_to_the_others():
+    model = nn.Sequential(nn.Linear(24, 24), nn.Linear(24, 24), nn.Linear(24, 24))
+    nn.init.constant_(model[1].weight, 9.0)
+    with pytest.warns(
+        UserWarning, match=r"1 could not be decomposed as Brittle \(it does not converge\) and is planned without it; errors"
+    ):
+        rows = tenfold.plan(model, Brittle(), budget=0.7).layers
+    assert [one.format is None for one in rows] == [False, True, False]
+    assert rows[1].reason == "it could not be decomposed"
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from tenfold.budget import Budget, as_budget
-from tenfold.compress import UNSOLVED, stayed_dense
+from tenfold.compress import stayed_dense
 from tenfold.evaluate import Evaluation, evaluate
 from tenfold.finetune import FinetuneHistory
 from tenfold.model_file import load, save
 from tenfold.plan_data import Plan
 from tenfold.progress import Progress
 from tenfold.ranks.latency import Latency, timed_plan
-from tenfold.ranks.offers import Offers
+from tenfold.ranks.offers import UNSOLVED, Offers
 from tenfold.ranks.trials import BEST, SearchResult, Trial, TrialFile, as_json, history_of, trial_of
 
 RECOVERY = 0.25  # the part of a one-shot loss that is left after fine-tuning, before any trial has told

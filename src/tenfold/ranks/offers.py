@@ -1,6 +1,7 @@
 """Offers: all that a plan chooses from, found out once and good for any number of budgets."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 from tenfold.budget import Budget
 from tenfold.flops import fused_note, read_by_fused_kernel
 from tenfold.fold import Fold
+from tenfold.format import Format
 from tenfold.plan_data import LayerPlan, Plan
 from tenfold.progress import Progress
 from tenfold.ranks.allocate import Option, allocate
@@ -20,9 +22,10 @@ from tenfold.selection import Choice
 from tenfold.sizes import n_bytes, n_parameters
 from tenfold.solvers.whitening import Whitening
 from tenfold.survey import Found
-from tenfold.trace import Trace
+from tenfold.trace import Trace, Workloads
 
 PLAN_SWEEPS = 60  # sweeps of iterative solvers for an estimate of the error
+UNSOLVED = "it could not be decomposed"
 SLOWER = "what would be chosen ran slower than dense here"
 
 
@@ -130,9 +133,13 @@ def find_candidates(
     moments: Mapping[str, Whitening],
     seed: int,
     progress: Progress,
-) -> dict[str, list[Candidate]]:
-    """The candidates of every layer; layers of the same shape are decomposed together."""
+) -> tuple[dict[str, list[Candidate]], dict[str, str]]:
+    """The candidates of every layer, and the reasons why layers have none that should; layers of the same shape are decomposed together.
+
+    Warns where a layer cannot be decomposed in a format, and goes on without it.
+    """
     offers: dict[str, list[Candidate]] = {one.name: [] for one in layers}
+    failed: set[str] = set()
     shapes: dict[tuple[Any, ...], list[Found]] = {}
     for one in layers:
         load = steps.workload(one) if steps else None
@@ -150,11 +157,30 @@ def find_candidates(
                 jobs.setdefault((format, fold, load, has_moment), []).append(one)
     for number, ((format, fold, load, _), members) in enumerate(jobs.items()):
         progress("trying ranks", number, len(jobs))
-        metrics = [moments[one.name] if has_metric(one, fold, moments) else None for one in members]
-        for one, found in zip(members, candidates(members, format, load, fold, metrics, sweeps=PLAN_SWEEPS, seed=seed), strict=True):
-            offers[one.name] += found
+        for one, found in zip(members, _tried(members, format, load, fold, moments, seed), strict=True):
+            offers[one.name] += found or []
+            failed |= {one.name} if found is None else set()
     progress("trying ranks", len(jobs), len(jobs))
-    return offers
+    return offers, {name: UNSOLVED for name in failed if not offers[name]}
+
+
+def _tried(
+    members: Sequence[Found], format: Format, load: Workloads | None, fold: Fold, moments: Mapping[str, Whitening], seed: int
+) -> list[list[Candidate] | None]:
+    """The candidates of layers in one format; one by one where all together fail, and None for a layer that cannot be decomposed."""
+    metrics = [moments[one.name] if has_metric(one, fold, moments) else None for one in members]
+    try:
+        return [*candidates(members, format, load, fold, metrics, sweeps=PLAN_SWEEPS, seed=seed)]
+    except (RuntimeError, ArithmeticError, ValueError) as error:
+        if len(members) > 1:
+            return [_tried([one], format, load, fold, moments, seed)[0] for one in members]
+        name = type(format).__name__
+        warnings.warn(
+            f"{members[0].name or 'the model'} could not be decomposed as {name} ({error}) and is planned without it; errors have to be "
+            "known to choose ranks: choose another format for it, or leave it out",
+            stacklevel=2,
+        )
+        return [None]
 
 
 def has_metric(one: Found, fold: Fold | None, moments: Mapping[str, Whitening]) -> bool:

@@ -20,7 +20,7 @@ from torch import nn
 
 from tenfold.batches import batches
 from tenfold.calibrate import calibration_batch, rereadable
-from tenfold.compress import UNSOLVED, compress, stayed_dense
+from tenfold.compress import compress, stayed_dense
 from tenfold.evaluate import evaluate
 from tenfold.finetune import finetune
 from tenfold.format import Format
@@ -31,7 +31,7 @@ from tenfold.plan_data import LayerPlan, Plan
 from tenfold.progress import Progress, silent
 from tenfold.ranks.candidates import Candidate, shapes_of
 from tenfold.ranks.held_out import check_apart
-from tenfold.ranks.offers import plan_of_rows, row_of
+from tenfold.ranks.offers import UNSOLVED, plan_of_rows, row_of
 from tenfold.ranks.trials import TrialFile
 from tenfold.recurrent.opened import opened_view
 from tenfold.selection import Choice, Filter, select
