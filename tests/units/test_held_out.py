@@ -28,6 +28,14 @@ def test_shared_samples_are_seen(training: Any, validation: Any, what: str):
         check_apart(training, validation)
 
 
+def test_samples_that_are_equal_by_chance_are_not_shared():
+    """Of 20 sparse features a quarter of the samples are there twice; a copy of the training data is still seen."""
+    x = (torch.rand(1000, 20, generator=torch.Generator().manual_seed(0)) < 0.15).float()
+    check_apart(x[:500], x[500:].clone())
+    with pytest.raises(ValueError, match="500 equal samples"):
+        check_apart(x[:500], x[:500].clone())
+
+
 @pytest.mark.parametrize(
     ("training", "validation"),
     [
