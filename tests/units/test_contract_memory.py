@@ -92,6 +92,21 @@ def test_parts_give_the_same_gradients(recompute_above: int) -> None:
     assert_close(plain[0], wanted[2].detach())
 
 
+def test_gradients_of_many_parts_in_bfloat16() -> None:
+    """They are as near to those of float32 as the ones of a whole batch: a sum of 1,500 parts in bfloat16 stops at a third of it."""
+    network = KCP.resized({"i1": 2, "i2": 3, "i3": 4, "i4": 3, "i5": 2, "r": 1})
+    factors = [torch.rand(shape).bfloat16().requires_grad_() for shape in network.shapes]
+    x = torch.rand(1500, 144).bfloat16()
+    plan = dataclasses.replace(fewest_flops(network, 1500, False), tile_above=10_000)
+    wide = [factor.detach().float().requires_grad_() for factor in factors]
+    wanted = torch.autograd.grad(contract.linear(plan, contract.prepare(plan, wide), x.float()).sum(), wide)
+    parts = dataclasses.replace(plan, tile=1, tile_above=1, recompute_above=1)
+    found = torch.autograd.grad(contract.linear(parts, contract.prepare(parts, factors), x).sum(), factors)
+    for mine, other in zip(found, wanted, strict=True):
+        assert mine.dtype == torch.bfloat16
+        assert_close(mine.float(), other, rtol=0.05, atol=0.0)
+
+
 def test_parts_under_torch_func() -> None:
     """Transforms of torch.func see plain operations: they take no function that calls autograd itself."""
     network = KCP.resized({"i1": 2, "i2": 3, "i3": 4, "i4": 3, "i5": 2})

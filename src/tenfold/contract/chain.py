@@ -100,8 +100,11 @@ class _Recomputed(torch.autograd.Function):
             leaves = [tensor.detach().requires_grad_(need) for tensor, need in zip((part, *prepared), needs, strict=True)]
             first, *rest = _gradients(ctx.plan, leaves, needs, flow, False)
             flows.append(first)
-            sums = [one if total is None or one is None else total.add_(one) for total, one in zip(sums, rest, strict=True)]
-        return (None, torch.cat(flows) if needs[0] else None, *sums)
+            # in float32 at least: hundreds of parts added in bfloat16 come to a stop where one is less than a rounding of their sum
+            wide = [None if one is None else one.to(torch.promote_types(one.dtype, torch.float32)) for one in rest]
+            sums = [one if total is None or one is None else total.add_(one) for total, one in zip(sums, wide, strict=True)]
+        found = [None if total is None else total.to(one.dtype) for total, one in zip(sums, prepared, strict=True)]
+        return (None, torch.cat(flows) if needs[0] else None, *found)
 
 
 def _gradients(
