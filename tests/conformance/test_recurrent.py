@@ -119,6 +119,24 @@ def test_a_map_with_hooks_is_called_at_every_step(kind: type[Recurrent]) -> None
         assert_close(layer(x)[0], wanted)
         assert len(calls) == STEPS
         assert_close(torch.stack(calls[1:]), wanted[:-1])
+        layer.hh_l0.register_full_backward_hook(lambda *_, calls=calls: calls.append(None))
+        layer(x)[0].sum().backward()
+        assert calls.count(None) == STEPS
+
+
+@KINDS
+def test_a_map_with_a_forward_of_its_own_is_called(kind: type[Recurrent]) -> None:
+    class Adapted(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) + 0.5 * input.sum(-1, keepdim=True)
+
+    layer, x = layer_of(kind), torch.randn(STEPS, BATCH, IN, dtype=torch.float64)
+    merged, adapted = copy.deepcopy(layer), Adapted(HIDDEN, layer.hh_l0.out_features, dtype=torch.float64)
+    adapted.load_state_dict(layer.hh_l0.state_dict())
+    layer.hh_l0 = adapted
+    with torch.no_grad():
+        merged.hh_l0.weight.add_(0.5)
+    assert_close(layer(x)[0], merged(x)[0])
 
 
 @pytest.mark.parametrize("kind", CELLS, ids=lambda kind: kind.__name__)

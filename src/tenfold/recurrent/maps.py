@@ -110,10 +110,12 @@ def start_values(one: nn.Module, n_gates: int, bound: float, *, is_orthogonal: b
 def bound_map(one: nn.Module, batch: int) -> Callable[[Tensor, Addend], Tensor]:
     """(h (batch, in), z) -> z + the map of h, without the map's bias; what depends on weights alone is computed here, once for all steps.
 
-    With hooks on the map it is called as a module in every step, so that they see each of its inputs.
+    With hooks on the map it is called as a module in every step, so that they see each of its inputs; one with a forward of its own, as
+    adapters have it, too.
     """
     layer: Any = one
-    if one._forward_hooks or one._forward_pre_hooks or not isinstance(one, (nn.Linear, Linear)):  # torch 2.6 traces no union
+    has_hooks = one._forward_hooks or one._forward_pre_hooks or one._backward_hooks or one._backward_pre_hooks
+    if has_hooks or type(one).forward not in (nn.Linear.forward, Linear.forward):
         bias = layer.bias
 
         def whole(h: Tensor, z: Addend) -> Tensor:
