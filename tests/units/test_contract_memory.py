@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
@@ -120,6 +121,16 @@ def test_parts_under_torch_func() -> None:
     whole = dataclasses.replace(plan, tile_above=100)
     for mine, other in zip(torch.func.grad(loss)(factors, plan), torch.func.grad(loss)(factors, whole), strict=True):
         assert_close(mine, other)
+
+
+def test_parts_in_forward_mode() -> None:
+    network = KCP.resized({"i1": 2, "i2": 3, "i3": 4, "i4": 3, "i5": 2})
+    factors, x = factors_of(network), torch.randn(9, 144)
+    plan = dataclasses.replace(fewest_flops(network, 9, False), tile=4, tile_above=4, recompute_above=4)
+    prepared, direction = contract.prepare(plan, factors), torch.randn(9, 144)
+    with forward_ad.dual_level():
+        y = contract.linear(plan, prepared, forward_ad.make_dual(x, direction))
+        assert_close(forward_ad.unpack_dual(y).tangent, contract.linear(plan, prepared, direction))
 
 
 def test_small_batches_are_not_cut() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from tenfold.contract.steps import ADD_ABOVE, ContractionPlan, Step
 
@@ -72,7 +73,8 @@ def _split(step: Step, weight: Tensor, x: Tensor) -> Tensor:
 def tiled(plan: ContractionPlan, prepared: Sequence[Tensor], rows: Tensor) -> Tensor:
     """(rows, out) from (rows, in), so many rows at a time that the states between steps stay in the cache."""
     has_gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows, *prepared))
-    is_transformed = torch._C._are_functorch_transforms_active()  # torch.func takes no function that calls autograd itself
+    # torch.func and forward-mode gradients take no function that calls autograd itself
+    is_transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     if has_gradients and rows.shape[0] > plan.recompute_above and not is_transformed:
         return _Recomputed.apply(plan, rows, *prepared)  # pyright: ignore[reportReturnType]
     return torch.cat([chain(plan, prepared, part) for part in rows.split(plan.tile)])
