@@ -238,6 +238,11 @@ def test_wrong_inputs_raise_what_torch_raises(kind: type[Recurrent]) -> None:
             dense(given, state)
         with pytest.raises(theirs.type, match=message):
             layer(given, state)
+    parts = state_for(layer)
+    for other in (torch.float32, torch.int64):
+        wrong_parts = (parts[0], parts[1].to(other)) if layer.n_states > 1 else parts.to(other)
+        with pytest.raises(RuntimeError, match=rf"got a state of the dtype {other}; its input has torch.float64: convert one of them"):
+            layer(x, wrong_parts)
     parts = state_for(layer, BATCH + 1)
     with pytest.raises(RuntimeError, match=r"a state of shape \(1, 4, 8\); it needs \(1, 3, 8\): build it for this input"):
         layer(x, parts)

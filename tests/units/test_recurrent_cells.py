@@ -72,6 +72,9 @@ def test_wrong_states(kind: Any) -> None:
     for wrong in ((state,), state) if kind is LSTMCell else ((state,), (state, state)):
         with pytest.raises(TypeError, match=r"got a state of type (tuple|Tensor); it needs .*: give that, or nothing for zeros"):
             cell(X, wrong)
+    given = (state.double(), state) if kind is LSTMCell else state.double()
+    with pytest.raises(RuntimeError, match=r"got a state of the dtype torch.float64; its input has torch.float32: convert one of them"):
+        cell(X, given)
 
 
 @KINDS

@@ -12,6 +12,7 @@ from typing_extensions import Self
 from tenfold.format import Format
 from tenfold.layers.linear import Linear
 from tenfold.recurrent.gru import gru_step
+from tenfold.recurrent.inputs import check_state_dtype
 from tenfold.recurrent.lstm import lstm_step
 from tenfold.recurrent.maps import MapOptions, copied_map, decomposed_map, dense_map, make_map, start_values
 from tenfold.weight import FactorizedWeight
@@ -104,6 +105,7 @@ class Cell(nn.Module, abc.ABC):
                     f"{type(self).__name__} got a state of shape {tuple(part.shape)}; it needs "
                     f"{(*input.shape[:-1], self.hidden_size)}: build it for this input"
                 )
+            check_state_dtype(type(self).__name__, part, input)
         after = self.step(input, state)
         return after if self.n_states > 1 else after[0]
 

@@ -103,8 +103,15 @@ def check_state(layer: "Recurrent", data: Input, hx: Any) -> State:
             raise RuntimeError(
                 f"{type(layer).__name__} got a state of shape {tuple(part.shape)}; it needs {shape}: build it for this input"
             )
+        check_state_dtype(type(layer).__name__, part, data.values)
     found: State = tuple(part.unsqueeze(1) for part in parts) if data.is_unbatched else parts
     return found if data.order is None else tuple(part.index_select(1, data.order) for part in found)
+
+
+def check_state_dtype(name: str, state: Tensor, input: Tensor) -> None:
+    """Raises RuntimeError where a state has another dtype than the input; under autocast it is enough that it is a fraction."""
+    if not (state.is_floating_point() if is_cast(input) else state.dtype == input.dtype):
+        raise RuntimeError(f"{name} got a state of the dtype {state.dtype}; its input has {input.dtype}: convert one of them")
 
 
 def _dtype(layer: "Recurrent", data: Input) -> torch.dtype:
