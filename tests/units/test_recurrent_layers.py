@@ -71,8 +71,12 @@ def test_modes_that_do_not_fit(arguments: dict[str, Any], message: str) -> None:
 def test_other_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match=r"GRU got proj_size=2; only an LSTM has a projection: leave it out"):
         GRU(12, 8, proj_size=2)
-    with pytest.raises(ValueError, match=r"recurrent_init is 'eye'; it needs to be 'normal' or 'orthogonal': choose one"):
+    with pytest.raises(ValueError, match=r"recurrent_init is 'eye'; it needs to be 'normal' or 'orthogonal': choose that"):
         LSTM(12, 8, recurrent_init="eye")
+    with pytest.raises(ValueError, match=r"recurrent_init is 'orthogonal'; it needs to be 'normal' with joint_format: choose that"):
+        LSTM(12, 8, joint_format=tenfold.KCP(rank=1), recurrent_init="orthogonal")
+    with pytest.raises(ValueError, match=r"LSTM got forget_bias=1.0 with bias=False; it needs biases: leave one of the two out"):
+        LSTM(12, 8, bias=False, forget_bias=1.0)
     with pytest.raises(ValueError, match=r"with another format; one map of \[x, h\] takes the place of both: give joint_format alone"):
         LSTM(12, 8, format=tenfold.SVD(rank=1), joint_format=tenfold.SVD(rank=1))
     with pytest.raises(TypeError, match=r"a recurrent map got the format 'ttm:rank=2'; an object of a format is needed: give for instance"):

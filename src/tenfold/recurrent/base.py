@@ -84,11 +84,11 @@ class Recurrent(nn.Module, abc.ABC):
                 f"{type(self).__name__} got joint_format={joint_format} with another format; one map of [x, h] takes the place of both: "
                 "give joint_format alone, or format and recurrent_format"
             )
-        if recurrent_init not in ("normal", "orthogonal"):
-            raise ValueError(f"recurrent_init is {recurrent_init!r}; it needs to be 'normal' or 'orthogonal': choose one of them")
+        if recurrent_init not in (("normal",) if self.is_joint else ("normal", "orthogonal")):
+            needed = "'normal' with joint_format" if self.is_joint else "'normal' or 'orthogonal'"
+            raise ValueError(f"recurrent_init is {recurrent_init!r}; it needs to be {needed}: choose that")
         self.recurrent_init = recurrent_init
-        factory = {"device": device, "dtype": dtype}
-        later = MapOptions(format or joint_format, None, out_modes, gate_mode)
+        factory, later = {"device": device, "dtype": dtype}, MapOptions(format or joint_format, None, out_modes, gate_mode)
         recurrent = MapOptions(recurrent_format, None if proj_size else recurrent_modes, recurrent_modes)
         for layer, suffix in self._suffixes():
             n_in = input_size if layer == 0 else self.n_out * self.n_directions

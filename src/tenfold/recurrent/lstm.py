@@ -26,6 +26,8 @@ class LSTM(Recurrent):
     def __init__(self, *args: Any, forget_bias: float | None = None, **kwargs: Any) -> None:
         self.forget_bias = forget_bias
         super().__init__(*args, **kwargs)
+        if forget_bias is not None and not self.bias:
+            raise ValueError(f"LSTM got forget_bias={forget_bias} with bias=False; it needs biases: leave one of the two out")
 
     def reset_parameters(self) -> None:
         """As `Recurrent`; with `forget_bias`, that is the bias of the forget gate, both parts together."""
