@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tenfold.network import Network
-from tenfold.weight import FactorizedWeight
+from tenfold.weight import FactorizedWeight, check_std
 
 
 def normal_(weight: FactorizedWeight, std: float, *, generator: torch.Generator | None = None) -> FactorizedWeight:
@@ -46,6 +46,7 @@ def orthogonal_(
     gate = ("o1",) if gates > 1 and len(fold.axis("o").modes) > 1 and fold.axis("o").modes[0] == gates else ()
     if std is None:
         std = 1 / math.sqrt(math.prod(axis.size // axis.groups for axis in fold.axes if axis.role != "o"))
+    check_std(std)
     for term, part in zip(network.terms, network.term_slices, strict=True):
         factors, share = list(weight.factors[part]), std / math.sqrt(len(network.terms))
         if _is_kronecker(term) and (_has_matrices(term) or not term.is_tree):

@@ -54,6 +54,8 @@ class FactorizedWeight(nn.Module):
                 f"but the weight of shape {fold.shape} is folded to {fold.sizes}; build the network from this fold"
             )
         factors = [torch.empty(shape, device=device, dtype=dtype) for shape in network.shapes] if factors is None else factors
+        if len(factors) != len(network.factors):
+            raise ValueError(f"{len(factors)} factors are given; {network.statement!r} has {len(network.factors)}: give one for each")
         for number, (factor, shape) in enumerate(zip(factors, network.shapes, strict=True)):
             if tuple(factor.shape) != shape:
                 raise ValueError(f"factor {number} of {network.statement!r} has shape {tuple(factor.shape)}; it needs {shape}")
@@ -71,6 +73,7 @@ class FactorizedWeight(nn.Module):
         (std^2 / T)^(1/C). Source: a sum of T uncorrelated terms has T times the variance of one, and independent factors multiply theirs.
         The terms of a sum of networks have equal parts in the variance.
         """
+        check_std(std)
         for term, part in zip(self.network.terms, self.network.term_slices, strict=True):
             n_products = math.prod(term.ranks.values()) * len(self.network.terms)
             std_factor = (std / math.sqrt(n_products)) ** (1 / len(term.factors))
@@ -287,3 +290,9 @@ class FactorizedWeight(nn.Module):
     def extra_repr(self) -> str:
         """The statement, the ranks and the number of parameters."""
         return f"{self.network.statement!r}, ranks={self.network.ranks}, numel={self.network.numel:,}"
+
+
+def check_std(std: float) -> None:
+    """Raises ValueError where a standard deviation is none."""
+    if not 0 <= std < math.inf:
+        raise ValueError(f"the standard deviation is {std}; a finite number of at least 0 is needed: give the one that entries shall have")

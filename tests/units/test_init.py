@@ -91,6 +91,13 @@ def test_networks_with_loops_are_refused() -> None:
         tenfold.init.orthogonal_(weight_of(tenfold.TR(rank=2)))
 
 
+@pytest.mark.parametrize("start", [tenfold.init.orthogonal_, tenfold.init.normal_])
+@pytest.mark.parametrize("std", [-1.0, math.nan, math.inf])
+def test_bad_standard_deviations(start: Callable[..., FactorizedWeight], std: float) -> None:
+    with pytest.raises(ValueError, match=rf"the standard deviation is {std}; a finite number of at least 0 is needed: give the one"):
+        start(weight_of(tenfold.KCP(rank=2)), std)
+
+
 @pytest.mark.parametrize("format", [tenfold.KCP(rank=3), tenfold.CP(rank=3), tenfold.TTM(rank=2), tenfold.KT(rank=2)], ids=repr)
 def test_balance_keeps_the_weight_and_makes_factors_equal(format: tenfold.Format) -> None:
     weight = weight_of(format)

@@ -47,8 +47,11 @@ def test_construction_errors() -> None:
         FactorizedWeight(network, PADDED)
     with pytest.raises(ValueError, match=r"factor 1 of 'o1 o2 r, r i1 i2 .* has shape \(2, 30\); it needs \(2, 5, 6\)"):
         FactorizedWeight(network, MATRIX, [torch.zeros(4, 5, 2), torch.zeros(2, 30)])
-    with pytest.raises(ValueError, match=r"is shorter than|is longer than"):
+    with pytest.raises(ValueError, match=r"1 factors are given; 'o1 o2 r, r i1 i2 .* has 2: give one for each"):
         FactorizedWeight(network, MATRIX, [torch.zeros(4, 5, 2)])
+    for batch in (0, -1):
+        with pytest.raises(ValueError, match=rf"a plan is asked for a batch of {batch}; one of at least 1 is needed: give the rows"):
+            FactorizedWeight(network, MATRIX).plan_apply(batch)
 
 
 def test_wrong_inputs_name_both_numbers() -> None:

@@ -40,6 +40,8 @@ class Setting(abc.ABC):
     verb: str
 
     def __init__(self, network: Network, batch: int, is_cached: bool, machine: Machine) -> None:
+        if batch < 1:
+            raise ValueError(f"a plan is asked for a batch of {batch}; one of at least 1 is needed: give the rows or samples of a call")
         self.network, self.batch, self.is_cached, self.machine = network, batch, is_cached, machine
         self.moves = Moves(network, self.verb == "convolve")
         self._names: dict[int, tuple[str, ...]] = {}
