@@ -130,6 +130,8 @@ def _layer_for(module: nn.Module, name: str, users: Mapping[int, list[str]]) -> 
     weight: Any = getattr(module, "weight", None)
     if not isinstance(weight, nn.Parameter):
         return None, "its weight is not a parameter"
+    if not isinstance(getattr(module, "bias", None), nn.Parameter | None):
+        return None, "its bias is not a parameter, but made by a hook, as in pruning; remove that first (torch.nn.utils.prune.remove)"
     if isinstance(weight, nn.parameter.UninitializedParameter):
         return None, "its weight has no shape yet; run the model once"
     if not weight.numel():

@@ -105,6 +105,14 @@ def test_weights_that_are_computed_have_a_row_with_a_reason():
     assert found[1].reason == found[2].reason == "its weight is not a parameter"
 
 
+def test_a_bias_that_a_hook_makes_keeps_the_layer():
+    """The hook would go on to the factorised layer, which has not what it computes the bias from."""
+    model = nn.Sequential(nn.Linear(5, 6), nn.Conv2d(3, 4, 3, bias=False))
+    prune.l1_unstructured(model[0], "bias", 0.5)
+    reason = "its bias is not a parameter, but made by a hook, as in pruning; remove that first (torch.nn.utils.prune.remove)"
+    assert [one.reason for one in survey(model)] == [reason, ""]
+
+
 def test_layers_inside_a_parametrized_module_are_still_found():
     attention = nn.MultiheadAttention(8, 2)
     parametrizations.orthogonal(attention, "in_proj_weight")
