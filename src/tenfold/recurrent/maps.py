@@ -133,11 +133,12 @@ def bound_map(one: nn.Module, batch: int) -> Callable[[Tensor, Addend], Tensor]:
             return y if z is None else z.to(y.dtype) + y
 
         return factorised
-    transposed = one.weight.t()
+    weight: Tensor = layer.weight
+    transposed = weight.t()
 
     def dense(h: Tensor, z: Addend) -> Tensor:
         if z is None:
-            return F.linear(h, one.weight)
+            return F.linear(h, weight)
         return torch.addmm(z, h, transposed)
 
     return dense
