@@ -101,6 +101,11 @@ def test_fits_that_did_not_converge_are_named():
         decompose(many, CONV, CP(rank=9).network(CONV), CP(rank=9), names=["first", "second"], sweeps=2)
 
 
+def test_a_layer_of_several_groups_is_named_once():
+    with pytest.warns(UserWarning, match="cp_als for conv did not converge"):
+        decompose(weights(GROUPED, 1), GROUPED, CP(rank=3).network(GROUPED), CP(rank=3), names=["conv"], sweeps=1)
+
+
 def test_groups_are_tensors_of_their_own():
     [weight] = weights(GROUPED, 1)
     assert group_tensors(GROUPED, weight).shape == (3, 4, 4, 3)

@@ -33,7 +33,7 @@ class Solution:
     is_degenerate: Tensor
 
     def warn(self, names: list[str]) -> None:
-        """Warns about fits that did not converge or are degenerate, with the layers' names and what to do."""
+        """Warns about fits that did not converge or are degenerate, with the layers' names (one for each tensor) and what to do."""
         for flags, problem, remedy in (
             (self.is_converged.logical_not(), "did not converge", "allow more sweeps, or use what it found: the error is in the plan"),
             (
@@ -42,7 +42,7 @@ class Solution:
                 "fine-tuning may be unstable: lower the rank, correct it with tenfold.correction, or take CP(stable=True) for CP",
             ),
         ):
-            if hit := [name for name, flag in zip(names, flags.tolist(), strict=True) if flag]:
+            if hit := dict.fromkeys(name for name, flag in zip(names, flags.tolist(), strict=True) if flag):  # once for all of its groups
                 warnings.warn(f"{self.algorithm} for {', '.join(hit)} {problem}; {remedy}", stacklevel=3)
 
 
