@@ -36,7 +36,8 @@ def test_a_loss_of_the_callers_own_is_not_called_a_squared_error(tmp_path):
     data = (torch.zeros(3, 4), torch.zeros(3, 2))
     made = report(model, model, tmp_path, data=data, latency=False, loss=torch.nn.L1Loss())
     assert made.dense.loss == pytest.approx(model.bias.abs().mean().item())
-    assert any(line.startswith("Loss ") for line in made.facts) and "squared error" not in (tmp_path / "report.html").read_text().lower()
+    assert any(line.startswith("Loss ") and line.endswith(" on 3 samples.") for line in made.facts)  # of two values each
+    assert "squared error" not in (tmp_path / "report.html").read_text().lower()
 
 
 def test_a_larger_model_is_not_called_smaller(tmp_path):

@@ -143,7 +143,7 @@ def quality_sentences(dense: Evaluation | None, small: Evaluation | None) -> lis
         return ["Accuracy was not measured: no labelled data were given."]
     if dense.accuracy is None or small.accuracy is None:
         name = "Loss" if small.has_own_loss else "Mean squared error"
-        return [f"{name} {dense.loss:.4g} -> {small.loss:.4g} on {small.n:,} values."]
+        return [f"{name} {dense.loss:.4g} -> {small.loss:.4g} on {small.n:,} samples."]
     difference = small.accuracy - dense.accuracy
     word = "higher" if difference > 0 else "lower"
     change = "unchanged" if difference == 0 else f"{points(difference)} {word}"
