@@ -45,7 +45,8 @@ def batches(
         what: the data, as an error calls them.
 
     Raises:
-        ValueError: the data are empty, `batch_size` is below 1, or samples that are to be joined have different sizes.
+        ValueError: the data are empty, `batch_size` is below 1, samples that are to be joined have different sizes, or a list of two
+            tensors (a tuple of three or more) may as well be one batch.
         TypeError: the data are none of the above, or their samples are not tensors yet.
 
     >>> data = torch.utils.data.TensorDataset(torch.arange(5), torch.arange(5))
