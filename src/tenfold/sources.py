@@ -123,7 +123,7 @@ def call_function(function: Callable[[], Any], text: str) -> Any:
     try:
         with _importable(Path(file).parent if file else None):
             return function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"{text} raised {type(error).__name__}: {one_line(error)}; it must run without arguments: "
             "try it in Python, or add --debug for the traceback"
@@ -145,11 +145,11 @@ def _module_of_file(path: Path) -> ModuleType:
     try:
         with _importable(path.parent):
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a main guard ends the program where it is imported
         del sys.modules[name]
         raise ValueError(
             f"the file {path} raised {type(error).__name__}: {one_line(error)}; it must be importable: "
-            "run it with Python and mend what it says"
+            'run it with Python and mend what it says, and put what only a script does under if __name__ == "__main__"'
         ) from error
     return module
 
@@ -157,7 +157,7 @@ def _module_of_file(path: Path) -> ModuleType:
 def _module_of_package(name: str, what: str, forms: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(
             f"the module {name!r} cannot be imported ({type(error).__name__}: {one_line(error)}); {what} needs {forms}: "
             "check the name, or write the path of a file with .py"

@@ -101,6 +101,18 @@ def test_a_file_that_cannot_be_run(tmp_path: Path) -> None:
     assert not any(name.startswith("tenfold_source_bad") for name in sys.modules)
 
 
+def test_code_that_ends_the_program_does_not_end_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "script_of_a_user.py").write_text("import sys\nsys.exit()\n")
+    (tmp_path / "leaves.py").write_text("import sys\ndef f():\n    sys.exit('no checkpoint')\n")
+    with pytest.raises(ValueError, match=r"script_of_a_user.py raised SystemExit: .*; it must be importable: .*__main__"):
+        read_model(f"{tmp_path / 'script_of_a_user.py'}:f")
+    with pytest.raises(ValueError, match=r"leaves.py:f raised SystemExit: no checkpoint; it must run without arguments"):
+        read_model(f"{tmp_path / 'leaves.py'}:f")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"the module 'script_of_a_user' cannot be imported \(SystemExit"):
+        read_model("script_of_a_user:f")
+
+
 # -- collections ------------------------------------------------------------------------------------------------------
 
 
