@@ -124,6 +124,7 @@ def _from_folder(path: Path, size: Sequence[int] | None) -> tuple[Tensor, Tensor
     for file, _ in files:
         try:
             with library.open(file) as opened:
+                _check_depth(opened, file)
                 arrays.append(np.asarray(_cut(opened.convert("RGB"), size)))
         except OSError as error:
             raise ValueError(f"the image {file} cannot be read ({error}); an undamaged image is needed: repair or remove it") from error
@@ -133,6 +134,15 @@ def _from_folder(path: Path, size: Sequence[int] | None) -> tuple[Tensor, Tensor
                 "is needed: give --input-shape 3,HEIGHT,WIDTH to resize them"
             )
     return _channels_first(np.stack(arrays), f"the data {path}"), torch.tensor([number for _, number in files])
+
+
+def _check_depth(image: Any, file: Path) -> None:
+    """Raises ValueError where an image has more than 8 bits a channel: Pillow would make white of all that is above 255."""
+    if image.mode[0] in "IF":
+        raise ValueError(
+            f"the image {file} has the mode {image.mode}, more than 8 bits a channel; 8 are needed: convert it to 8 bits, or give an .npz "
+            "file of floating-point images"
+        )
 
 
 def _cut(image: Any, size: Sequence[int] | None) -> Any:

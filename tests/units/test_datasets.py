@@ -96,6 +96,17 @@ def test_an_image_folder_has_a_folder_for_each_class(tmp_path: Path, monkeypatch
         read_data(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("pixels", "ending", "mode"), [(np.full((4, 6), 999, np.uint16), "png", "I;16"), (np.eye(4, dtype=np.float32), "tif", "F")]
+)
+def test_images_of_more_than_8_bits_are_refused(tmp_path: Path, pixels: np.ndarray, ending: str, mode: str) -> None:
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "scans").mkdir()
+    image.fromarray(pixels).save(tmp_path / "scans" / f"1.{ending}")
+    with pytest.raises(ValueError, match=rf"1.{ending} has the mode {mode}, more than 8 bits a channel; 8 are needed: convert it"):
+        read_data(str(tmp_path))
+
+
 def test_an_image_is_cut_from_its_centre(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     (tmp_path / "a").mkdir()
