@@ -86,9 +86,10 @@ def _from_npz(path: Path) -> tuple[Tensor, Tensor]:
             f"the data {path} has the arrays {names}; it needs images and labels: write it with numpy.savez(FILE, images=.., labels=..)"
         )
     images, labels = arrays["images"], arrays["labels"]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or len(labels) != len(images) or not len(images):
+    n_images = len(images) if images.ndim else 0
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or len(labels) != n_images or not n_images:
         raise ValueError(
-            f"the data {path} has {len(images)} images and labels of shape {labels.shape} and dtype {labels.dtype}; one whole number for "
+            f"the data {path} has {n_images} images and labels of shape {labels.shape} and dtype {labels.dtype}; one whole number for "
             "each of at least one image is needed: save labels as a 1-D integer array"
         )
     return _channels_first(images, f"the data {path}"), torch.from_numpy(labels.astype(np.int64))
@@ -165,11 +166,12 @@ def _normalized(images: Tensor, normalize: str | None) -> Tensor:
         raise ValueError(
             f"--normalize is {normalize!r}; it needs MEAN/STD or imagenet: write for instance 0.5,0.5,0.5/0.25,0.25,0.25"
         ) from None
-    n_channels = images.shape[1]
-    if not {len(mean), len(std)} <= {1, n_channels} or bool((std <= 0).any()):
+    n_channels = images.shape[1] if images.dim() > 1 else 0
+    is_usable = bool(mean.isfinite().all() and std.isfinite().all() and (std > 0).all())
+    if not n_channels or not {len(mean), len(std)} <= {1, n_channels} or not is_usable:
         raise ValueError(
-            f"--normalize has {len(mean)} means and {len(std)} deviations {std.tolist()} for {n_channels} channels; one, or one for each "
-            "channel is needed, deviations above 0: change the numbers"
+            f"--normalize has {len(mean)} means {mean.tolist()} and {len(std)} deviations {std.tolist()} for {n_channels} channels; one, or "
+            "one for each channel is needed, finite numbers, deviations above 0: change the numbers"
         )
     shape = (1, -1, *[1] * (images.dim() - 2))
     return (images - mean.view(shape)) / std.view(shape)

@@ -66,11 +66,17 @@ def test_images_are_normalised_where_asked(tmp_path: Path) -> None:
     torch.testing.assert_close(read_data(path, normalize="imagenet").tensors[0][0, 0, 0, 0], torch.tensor((1 - 0.485) / 0.229))
     for text, message in {
         "half": r"--normalize is 'half'; it needs MEAN/STD or imagenet: write for instance",
-        "0.5,0.5/1": r"--normalize has 2 means and 1 deviations \[1.0\] for 3 channels; one, or one for each channel is needed",
+        "0.5,0.5/1": r"--normalize has 2 means \[0.5, 0.5\] and 1 deviations \[1.0\] for 3 channels; one, or one for each channel is needed",
         "0/0": "deviations above 0: change the numbers",
+        "nan/1": r"means \[nan\]",
+        "0/nan": r"deviations \[nan\]",
+        "0/inf": r"deviations \[inf\]",
     }.items():
         with pytest.raises(ValueError, match=message):
             read_data(path, normalize=text)
+    np.savez(tmp_path / "a.npz", images=np.zeros(2), labels=np.arange(2))
+    with pytest.raises(ValueError, match="for 0 channels"):
+        read_data(path, normalize="0/1")
 
 
 def test_an_image_folder_has_a_folder_for_each_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +157,7 @@ def test_normalize_does_not_reach_a_function(loaders: str) -> None:
             r"has 3 images and labels of shape \(2,\) and dtype int64; one whole number",
         ),
         ({"images": np.zeros((2, 2)), "labels": np.zeros(2)}, r"dtype float64; one whole number for"),
+        ({"images": np.zeros(()), "labels": np.arange(2)}, r"has 0 images and labels of shape \(2,\)"),
         ({"images": np.zeros((0, 2)), "labels": np.arange(0)}, "at least one image"),
         (
             {"images": np.zeros((2, 3, 8, 8), np.uint8), "labels": np.arange(2)},
