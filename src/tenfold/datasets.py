@@ -170,8 +170,8 @@ def _normalized(images: Tensor, normalize: str | None) -> Tensor:
     is_usable = bool(mean.isfinite().all() and std.isfinite().all() and (std > 0).all())
     if not n_channels or not {len(mean), len(std)} <= {1, n_channels} or not is_usable:
         raise ValueError(
-            f"--normalize has {len(mean)} means {mean.tolist()} and {len(std)} deviations {std.tolist()} for {n_channels} channels; one, or "
-            "one for each channel is needed, finite numbers, deviations above 0: change the numbers"
+            f"--normalize has {len(mean)} means {mean.tolist()} and {len(std)} deviations {std.tolist()} for {n_channels} channels; "
+            "one, or one for each channel is needed, finite numbers, deviations above 0: change the numbers"
         )
     shape = (1, -1, *[1] * (images.dim() - 2))
     return (images - mean.view(shape)) / std.view(shape)

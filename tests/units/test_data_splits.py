@@ -69,3 +69,15 @@ def test_what_cannot_be_split_raises() -> None:
         k_fold(4, 2, groups=list("abc"))
     with pytest.raises(ValueError, match=r"groups and labels are both given; .* one of them is needed: leave one out"):
         holdout(2, groups=["a", "b"], labels=np.array([0, 1]).tolist())
+    with pytest.raises(
+        ValueError, match=r"labels have the shape \(4, 1\); one axis with a class for each of 4 samples is needed: flatten them"
+    ):
+        k_fold(4, 2, labels=torch.zeros(4, 1))
+    with pytest.raises(ValueError, match="the seed is -1; a whole number from 0 to 4,294,967,295 is needed"):
+        holdout(4, seed=-1)
+
+
+def test_the_training_part_is_rounded_down_from_the_exact_product() -> None:
+    for n in (10, 100):
+        assert [len(holdout(n, k / n).train) for k in range(1, n)] == [n - k for k in range(1, n)]
+    assert len(holdout(7, 0.2).train) == 5

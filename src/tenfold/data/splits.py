@@ -34,7 +34,7 @@ def k_fold(
         labels: one class a sample; every fold then has its share of every class.
 
     Raises:
-        ValueError: fewer than k samples or groups, or groups and labels together.
+        ValueError: fewer than k samples or groups, groups and labels together, labels of several axes, or a seed out of range.
 
     >>> [split.test for split in k_fold(5, 2, seed=1)]
     [(1, 2, 4), (0, 3)]
@@ -64,7 +64,7 @@ def holdout(
         groups, labels: see `k_fold`.
 
     Raises:
-        ValueError: a part would be empty, or groups and labels are given together.
+        ValueError: a part would be empty, or as for `k_fold`.
 
     >>> holdout(5, 0.4, seed=1)
     Split(train=(1, 2, 4), test=(0, 3))
@@ -87,7 +87,7 @@ def holdout(
 
 
 def _n_train(n: int, test_ratio: float) -> int:
-    return int(n * (1 - test_ratio))
+    return int(round(n * (1 - test_ratio), 9))  # 10 * (1 - 0.8) is 1.9999999999999996
 
 
 def _order(n: int, seed: int, groups: Sequence[object] | None, labels: Sequence[int] | torch.Tensor | None) -> list[np.ndarray]:
@@ -95,6 +95,13 @@ def _order(n: int, seed: int, groups: Sequence[object] | None, labels: Sequence[
     for name, given in {"groups": groups, "labels": labels}.items():
         if given is not None and len(given) != n:
             raise ValueError(f"{name} has {len(given)} values for {n} samples; one for each sample is needed: give those of this data set")
+    if labels is not None and np.ndim(labels) != 1:
+        raise ValueError(
+            f"labels have the shape {tuple(np.shape(labels))}; one axis with a class for each of {n} samples is needed: flatten them, "
+            "or take the class that is 1"
+        )
+    if not 0 <= seed < 1 << 32:
+        raise ValueError(f"the seed is {seed}; a whole number from 0 to {(1 << 32) - 1:,} is needed: give for instance seed=0")
     if groups is not None and labels is not None:
         raise ValueError("groups and labels are both given; a group may hold several classes, so one of them is needed: leave one out")
     random = np.random.RandomState(seed)
