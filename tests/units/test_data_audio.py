@@ -69,6 +69,10 @@ def test_wave_files_that_do_not_fit_raise(tmp_path: Path) -> None:
     (tmp_path / "g.wav").write_bytes(b"")
     with pytest.raises(UnreadableFile, match=r"g\.wav cannot be read \(EOFError\)"):
         read_wave(tmp_path / "g.wav", sample_rate=8000)
+    whole = write_wave(tmp_path / "h.wav", tone(100)).read_bytes()
+    (tmp_path / "h.wav").write_bytes(whole[:17] + b"\x7f" + whole[18:])  # a byte of the length of the first chunk
+    with pytest.raises(UnreadableFile, match=r"h\.wav cannot be read \(\w+"):
+        read_wave(tmp_path / "h.wav", sample_rate=8000)
 
 
 def test_folders_have_names_of_fsdd_or_a_folder_for_each_class(tmp_path: Path) -> None:

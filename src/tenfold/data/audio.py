@@ -206,7 +206,7 @@ def read_wave(path: str | os.PathLike[str], *, sample_rate: int) -> np.ndarray:
             shape = (file.getnchannels(), file.getsampwidth())
             rate, n_promised = file.getframerate(), file.getnframes()
             data = file.readframes(n_promised)
-    except (wave.Error, EOFError, OSError) as error:
+    except (wave.Error, EOFError, OSError, RuntimeError) as error:  # the last where a chunk is longer than the file, in some Pythons
         raise UnreadableFile(place, str(error) or type(error).__name__, NEEDED) from error
     if shape != (1, 2):
         raise UnreadableFile(place, f"it has {shape[0]} channels of {8 * shape[1]} bits", NEEDED)
