@@ -148,6 +148,15 @@ def test_digits_that_do_not_fit_raise(tmp_path: Path) -> None:
         ValueError, match=r"has 13 offsets, 12 digits, 12 speakers, 5 takes and audio of int16; int16 audio, ascending offsets"
     ):
         read_fsdd(path)
+    np.savez(path, **{**digits(), "digit": digits()["digit"] + 0.5})
+    with pytest.raises(ValueError, match=r"a\.npz has the digit 0\.5; whole numbers are needed: check that it is this data set"):
+        read_fsdd(path)
+    np.savez(path, **{**digits(), "take": np.array(["first"] * 12)})
+    with pytest.raises(ValueError, match=r"a\.npz has the take first; whole numbers are needed"):
+        read_fsdd(path)
+    np.savez(path, **{**digits(), "digit": digits()["digit"][:, None]})
+    with pytest.raises(ValueError, match=r"has digit of shape \(12, 1\); one axis is needed for each array: flatten them"):
+        read_fsdd(path)
     np.savez(path, **digits())
     recordings = read_fsdd(path)
     with pytest.raises(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tenfold.data.npz import ascends, read_npz
+from tenfold.data.npz import ascends, read_npz, whole_numbers
 from tenfold.data.sequences import Sequences
 from tenfold.data.skipped import Skipped, UnreadableFile, first_few, warn_of
 from tenfold.data.spectrogram import Spectrogram
@@ -108,7 +108,10 @@ def read_fsdd(path: str | os.PathLike[str]) -> Recordings:
     names = ("audio", "offsets", "digit", "speaker", "take")
     if not set(names) <= set(arrays):
         raise ValueError(f"{place} has the arrays {sorted(arrays)}; it needs {', '.join(names)}: write it with numpy.savez")
-    audio, offsets, digits = arrays["audio"], arrays["offsets"], arrays["digit"].astype(np.int64)
+    if flat := [f"{name} of shape {arrays[name].shape}" for name in names if arrays[name].ndim != 1]:
+        raise ValueError(f"{place} has {', '.join(flat)}; one axis is needed for each array: flatten them and write it again")
+    audio, offsets = arrays["audio"], arrays["offsets"]
+    digits, takes = (whole_numbers(place, name, arrays[name]) for name in ("digit", "take"))
     counts = {len(offsets) - 1, *(len(arrays[name]) for name in names[2:])}
     if len(counts) != 1 or not ascends(offsets, len(audio)) or audio.dtype != np.int16 or digits.min() < 0 or digits.max() > 9:
         given = ", ".join(f"{len(arrays[name])} {name}s" for name in names[2:])
@@ -122,7 +125,7 @@ def read_fsdd(path: str | os.PathLike[str]) -> Recordings:
         labels=torch.from_numpy(digits),
         classes=tuple("0123456789"),
         speakers=tuple(str(speaker) for speaker in arrays["speaker"]),
-        takes=tuple(int(take) for take in arrays["take"]),
+        takes=tuple(takes.tolist()),
     )
 
 
