@@ -9,6 +9,7 @@ from video_cases import write_video
 
 import tenfold.recipes
 from recipe_data import FRAME, write_clips, write_digits, write_series, write_text
+from tenfold.recipes.finished_runs import digest_of_files
 from tenfold.recipes.sequences.clips_lstm import MirrorAndShift
 from tenfold.recipes.sequences.results import Result
 
@@ -34,6 +35,27 @@ def test_clips_of_another_size_get_modes_of_their_own(tmp_path: Path) -> None:
     result = train("clips-lstm", tmp_path / "other.npz", folds=1, format="kcp:rank=2", hidden=16)
     assert "10 clips" in result.settings["data"]
     assert len(result.rows) == 2
+
+
+def test_runs_on_other_data_of_the_same_name_and_size_are_other_runs(tmp_path: Path) -> None:
+    frames = np.random.RandomState(0).randint(0, 256, (10, 3, 8, 12, 3)).astype(np.uint8)
+    labels = np.arange(10) % 2
+    options = {"folds": 1, "format": "kcp:rank=2", "hidden": 16, "has_dense_twin": False, "out": tmp_path / "out"}
+    for given in (labels, labels, labels[::-1]):
+        np.savez(tmp_path / "clips.npz", frames=frames, labels=given)
+        train("clips-lstm", tmp_path / "clips.npz", **options)
+    assert len(list((tmp_path / "out" / "runs").glob("*seed0-fold0*.json"))) == 2
+
+
+def test_a_folder_of_data_is_told_apart_by_the_bytes_of_its_files(tmp_path: Path) -> None:
+    place = tmp_path / "folder" / "a.wav"
+    place.parent.mkdir()
+    digests = []
+    for data in (b"one", b"two", b"one"):
+        place.write_bytes(data)
+        digests.append(digest_of_files(tmp_path / "folder"))
+    assert digests[0] == digests[2] != digests[1]
+    assert digest_of_files(place) == digests[0]
 
 
 @pytest.mark.parametrize(("name", "n_gates"), [("speech-lstm", 4), ("speech-gru", 3)])

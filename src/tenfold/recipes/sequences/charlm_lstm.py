@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from tenfold.data import Vocabulary, cut_text, read_text, windows
+from tenfold.recipes.finished_runs import digest_of_files
 from tenfold.recipes.options import RECURRENT, Options
 from tenfold.recipes.sequences.experiment import Experiment
 from tenfold.recipes.sequences.models import CharacterModel, Rnn
@@ -48,6 +49,7 @@ def run(options: Options) -> Result:
         formats=FORMATS if hidden == HIDDEN else ("kcp:rank=16", "ttm:rank=8", "svd:rank=16"),
         training=TRAINING,
         metric="bits per character",
+        digest=digest_of_files(place),
     )
     return experiment.run(options)
 

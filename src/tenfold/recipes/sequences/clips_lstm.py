@@ -22,6 +22,7 @@ from torch.utils.data import Dataset, Subset
 
 from tenfold.data import Clips, Split, k_fold, read_clips
 from tenfold.data.sequences import Sample
+from tenfold.recipes.finished_runs import digest_of_files
 from tenfold.recipes.options import RECURRENT, Options
 from tenfold.recipes.sequences.experiment import Experiment, Fold
 from tenfold.recipes.sequences.models import Rnn, SequenceClassifier
@@ -65,6 +66,7 @@ def run(options: Options) -> Result:
         formats=FORMATS if is_usual else OTHER_SIZES,
         training=TRAINING,
         augment=MirrorAndShift(height, width),
+        digest=digest_of_files(place),
     )
     return experiment.run(options)
 

@@ -31,7 +31,8 @@ class Experiment:
 
     name: of the recipe.
     protocol: which frames, which splits, in words; results of different protocols are never mixed.
-    data: what the data are, in words and numbers: runs on other data are other runs.
+    data: what the data are, in words and numbers.
+    digest: of the data: runs on other data are other runs.
     folds: from a seed, one function for every fold, which gives fresh (training data, test data) as `tenfold.batches` takes them.
     formats: texts with modes, of the recipe's own choice.
     head: the model around a recurrent network.
@@ -47,6 +48,7 @@ class Experiment:
     training: Training
     augment: Augment | None = None
     metric: Metric = "accuracy"
+    digest: str = ""
 
     def run(self, options: Options) -> Result:
         """All runs, those that are there from before included.
@@ -176,6 +178,7 @@ class _Runs:
             "recipe": experiment.name,
             "protocol": experiment.protocol,
             "data": experiment.data,
+            "digest": experiment.digest,
             "rnn": dataclasses.asdict(experiment.rnn),
             "recurrent": None if format == DENSE else self.recurrent,
             "training": {**training, "lr": self.lr(format)},

@@ -9,6 +9,7 @@ Expected: not confirmed.
 """
 
 from tenfold.data import read_series
+from tenfold.recipes.finished_runs import digest_of_files
 from tenfold.recipes.options import RECURRENT, Options
 from tenfold.recipes.sequences.experiment import Experiment
 from tenfold.recipes.sequences.models import Rnn, SequenceClassifier
@@ -50,5 +51,6 @@ def run(options: Options) -> Result:
         folds=lambda seed: one_fold(train, test, batch_size, seed),
         formats=FORMATS if (train.n_features, hidden) == (12, HIDDEN) else ("kcp:rank=2", "ttm:rank=2"),
         training=TRAINING,
+        digest=digest_of_files(place, other),
     )
     return experiment.run(options)

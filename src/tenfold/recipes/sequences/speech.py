@@ -6,6 +6,7 @@ from typing import Literal
 from torch.utils.data import DataLoader
 
 from tenfold.data import Sequences, Spectrogram, sequence_loader, spoken_digits
+from tenfold.recipes.finished_runs import digest_of_files
 from tenfold.recipes.options import Options
 from tenfold.recipes.sequences.experiment import Experiment, Fold
 from tenfold.recipes.sequences.models import Rnn, SequenceClassifier
@@ -33,6 +34,7 @@ def run_speech(name: str, cell: Literal["LSTM", "GRU"], formats: tuple[str, ...]
         folds=lambda seed: one_fold(train, test, batch_size, seed),
         formats=formats,
         training=TRAINING,
+        digest=digest_of_files(place),
     )
     return experiment.run(options)
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch.utils.data import DataLoader
 
 from tenfold.data import Split, VideoFolder, sequence_loader
+from tenfold.recipes.finished_runs import digest_of
 from tenfold.recipes.options import Options
 from tenfold.recipes.sequences.experiment import Experiment
 from tenfold.recipes.sequences.models import Rnn, SequenceClassifier
@@ -59,6 +61,7 @@ class VideoExperiment:
             folds=lambda seed: [partial(_loaders, clips, split, batch_size, seed) for split in self.splits(clips, seed)],
             formats=PUBLISHED_SHAPES if is_usual else tuple(text.partition(",in=")[0] for text in PUBLISHED_SHAPES),
             training=self.training,
+            digest=digest_of(clips.labels, clips.lengths, torch.tensor([one.path.stat().st_size for one in clips.files])),
         )
         return experiment.run(options)
 
