@@ -1,6 +1,9 @@
 """Help, wrong usage and wrong input: what is said, where, and with which exit code."""
 
+import contextlib
+import io
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -128,6 +131,35 @@ def test_an_output_that_cannot_be_written_is_an_error_at_once(cli: Cli, folder: 
         r"error: nothing can be written to --out full/deep \(File too large\); a folder .* is needed: choose .*\n", done.stderr
     )
     assert not (folder / "full").exists()
+
+
+@pytest.mark.parametrize("option", [(), ("--json",)])
+def test_a_result_that_cannot_be_written_is_an_error_in_words(
+    option: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run(["formats", *option]) == 1
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()  # what the file still holds
+    assert "the result cannot be written to stdout (No space left on device); a place with enough room" in capsys.readouterr().err
+
+
+def test_characters_that_stdout_does_not_know_are_escaped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "named.py").write_text(
+        "from torch import nn\ndef f():\n    return nn.ModuleDict({'\u00fc': nn.Linear(4, 4)})\n", encoding="utf-8"
+    )
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    assert run(["inspect", f"{folder}/named.py:f"]) == 0
+    assert rb"\xfc" in shown.getvalue()
+
+
+def test_a_reader_that_stops_early_is_no_crash() -> None:
+    command = f"{sys.executable} -m tenfold formats --json | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("{", "")
 
 
 def test_a_disk_with_too_little_space_is_an_error_at_once(

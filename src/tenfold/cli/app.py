@@ -1,10 +1,13 @@
 """The app: its commands, and what becomes of results and errors."""
 
 import contextlib
+import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
@@ -57,8 +60,25 @@ def run(arguments: Sequence[str]) -> int:
         if "--debug" in arguments:
             traceback.print_exc()
         return _fail(error)
-    if isinstance(outcome, Outcome):
-        outcome.print(stdout, as_json="--json" in arguments)
+    return _show(outcome, stdout, as_json="--json" in arguments) if isinstance(outcome, Outcome) else 0
+
+
+def _show(outcome: Outcome, stdout: TextIO, *, as_json: bool) -> int:
+    """The exit code, after writing a result; what stdout has no character for is written as an escape."""
+    if isinstance(stdout, io.TextIOWrapper):
+        stdout.reconfigure(errors="backslashreplace")
+    try:
+        outcome.print(stdout, as_json=as_json)
+        stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())  # for what Python flushes at its end
+        return 1
+    except OSError as error:
+        show_error(
+            f"the result cannot be written to stdout ({error.strerror or error}); a place with enough room is needed: write it elsewhere, "
+            "what the command wrote to --out is whole"
+        )
+        return 1
     return 0
 
 
