@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -112,6 +113,15 @@ def test_other_failures_are_exit_code_1_and_debug_shows_where(
     assert "KeyError: 'a bug'; add --debug for the traceback" in shown
     assert "Traceback" not in shown
     assert run(["inspect", f"{folder}/net.py:network", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_flags_may_be_given_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["formats", "--json=true"]) == 0
+    assert json.loads(capsys.readouterr().out)["formats"]
+    assert run(["formats", "--json=false"]) == 0
+    assert not capsys.readouterr().out.startswith("{")
+    assert run(["inspect", "nowhere.py:f", "--debug=True"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "train": train.train,
     "reproduce": reproduce.reproduce,
 }
+YES = ("yes", "y", "1", "true", "t")  # what cyclopts takes for true
 HELP = """Neural networks many times smaller by tensor decomposition.
 
 Begin with `tenfold demo`, which needs no files. Every command has an example: `tenfold compress --help`.
@@ -57,10 +58,10 @@ def run(arguments: Sequence[str]) -> int:
         show_error("interrupted; the same command starts again, and fine-tuning goes on from its last checkpoint")
         return 130
     except Exception as error:
-        if "--debug" in arguments:
+        if _is_given("--debug", arguments):
             traceback.print_exc()
         return _fail(error)
-    return _show(outcome, stdout, as_json="--json" in arguments) if isinstance(outcome, Outcome) else 0
+    return _show(outcome, stdout, as_json=_is_given("--json", arguments)) if isinstance(outcome, Outcome) else 0
 
 
 def _show(outcome: Outcome, stdout: TextIO, *, as_json: bool) -> int:
@@ -80,6 +81,11 @@ def _show(outcome: Outcome, stdout: TextIO, *, as_json: bool) -> int:
         )
         return 1
     return 0
+
+
+def _is_given(flag: str, arguments: Sequence[str]) -> bool:
+    """Whether a flag is among the arguments, alone or as --flag=true."""
+    return any(one == flag or one.lower() in (f"{flag}={word}" for word in YES) for one in arguments)
 
 
 def _fail(error: Exception) -> int:
