@@ -159,6 +159,9 @@ def _onnx_bytes(program: ExportedProgram, opset: int | None) -> bytes:
         proto: Any = torch.onnx.export(program, (), dynamo=True, opset_version=opset, verbose=False).model_proto  # pyright: ignore
     finally:
         log.setLevel(level)
+    made = next(one.version for one in proto.opset_import if one.domain in ("", "ai.onnx"))
+    if opset not in (None, made):
+        raise ValueError(f"opset {opset} was asked for, and torch made {made}, as it cannot convert to the other")
     free = {axis.dim_param for value in proto.graph.input for axis in value.type.tensor_type.shape.dim if axis.dim_param}
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         for axis in value.type.tensor_type.shape.dim:

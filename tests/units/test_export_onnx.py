@@ -87,6 +87,16 @@ def test_model_that_onnx_lacks(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@of_its_time
+@pytest.mark.parametrize("opset", [5, 99])
+def test_an_opset_that_torch_does_not_make(tmp_path: Path, opset: int) -> None:
+    with pytest.raises(
+        RuntimeError, match=rf"did not become ONNX: ValueError: opset {opset} was asked for, and torch made \d+.*: .*another opset"
+    ):
+        to_onnx(nn.Linear(4, 4), torch.ones(2, 4), tmp_path / "a.onnx", opset=opset)
+    assert not list(tmp_path.iterdir())
+
+
 def test_model_too_large_for_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export, "ONNX_LIMIT", 40)
     monkeypatch.setattr(export, "_onnx_packages", lambda: (None, None))
