@@ -64,7 +64,9 @@ def to_exported_program(model: nn.Module, inputs: Inputs, *, dynamic_batch: bool
 
     Raises:
         RuntimeError: torch cannot export the model, or the program gives other outputs.
+        TypeError: the inputs are no tensor, tuple or mapping.
     """
+    _check_inputs(inputs)
     model = unwrapped(model)
     inputs = _on_device(model, inputs)
     if dynamic_batch and batch_size(inputs) == 1:
@@ -180,6 +182,15 @@ def _run_onnx(session: Any, inputs: Inputs) -> list[Tensor]:
 
 
 # -- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def _check_inputs(inputs: Any) -> None:
+    """Raises TypeError where inputs are no arguments of a model."""
+    if not isinstance(inputs, Tensor | tuple | list | Mapping):
+        raise TypeError(
+            f"inputs are a {type(inputs).__name__}; an example is needed that the model can be called with, a tensor, a tuple of arguments "
+            "or a mapping of keyword arguments: convert arrays with torch.as_tensor"
+        )
 
 
 def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:

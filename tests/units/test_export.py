@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from model_file_cases import Net, Reader, every_case, reader_inputs, small_net
@@ -146,6 +147,12 @@ def test_model_that_torch_cannot_export(build: Callable[[], nn.Module]) -> None:
         RuntimeError, match=r"torch\.export stopped at By.* with .*; a forward is needed .*: change it, or export for one batch"
     ):
         to_exported_program(build(), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("inputs", [np.zeros((2, 3), np.float32), "x", None])
+def test_inputs_that_are_no_arguments(inputs: Any) -> None:
+    with pytest.raises(TypeError, match=rf"inputs are a {type(inputs).__name__}; an example is needed .*: convert arrays with"):
+        to_exported_program(nn.Linear(3, 4), inputs)
 
 
 def test_error_of_the_model_itself_passes() -> None:
