@@ -68,8 +68,8 @@ def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> Non
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a text as UTF-8, all or nothing (see `replacing`)."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes a text as UTF-8, all or nothing (see `replacing`); bytes of paths that are no UTF-8 are written as escapes."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

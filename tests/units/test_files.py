@@ -33,6 +33,11 @@ def test_text_is_written_as_it_is(tmp_path: Path) -> None:
     assert only(tmp_path) == ["a.txt"]
 
 
+def test_a_path_that_is_no_utf8_can_stand_in_a_text(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", f"tenfold compress --out {os.fsdecode(b'old' + bytes([255]))}")
+    assert (tmp_path / "a.txt").read_text("utf-8").endswith(r"--out old\udcff")
+
+
 def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "usual").touch()
     write_bytes(tmp_path / "ours", b"1")
