@@ -41,6 +41,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         (["inspect"], "MODEL"),
         (["inspect", "{net}:network", "--sed", "1"], "Did you mean"),
         (["inspect", "{net}:network", "--seed", "one"], "--seed"),
+        (["inspect", "{net}:network", "--seed", "9" * 19], "--seed is 9999999999999999999; a whole number of at most 18 digits is needed"),
         (["inspect", "{net}:network", "--threads", "0"], "--threads is 0; at least 1 is needed"),
         (["inspect", "{net}:nothing"], "has no function 'nothing'; it has network"),
         (["inspect", "{net}:network", "--weights", "{net}"], "cannot be read as tensors only"),

@@ -20,6 +20,8 @@ from tenfold.recurrent.opened import opened_view
 from tenfold.sources import read_model
 from tenfold.survey import survey
 
+SEEDS = 10**18  # torch's generators take those below 2**63
+
 MODEL, DATA, PLANNING, FINETUNING, TRAINING, COMMON = (
     Group(name, sort_key=number) for number, name in enumerate(("Model", "Data", "Planning", "Fine-tuning", "Training", "Common"), 1)
 )
@@ -52,8 +54,10 @@ class Common:
         """Sets seed and threads.
 
         Raises:
-            ValueError: the number of threads is below 1.
+            ValueError: the number of threads is below 1, or the seed is none of torch's.
         """
+        if not -SEEDS <= self.seed < SEEDS:
+            raise ValueError(f"--seed is {self.seed}; a whole number of at most 18 digits is needed: give one, or leave it out for 0")
         if self.threads is not None:
             if self.threads < 1:
                 raise ValueError(f"--threads is {self.threads}; at least 1 is needed: leave it out for torch's choice")
