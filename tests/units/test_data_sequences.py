@@ -84,6 +84,23 @@ def test_standardised_sequences_have_mean_0_and_deviation_1(data: Sequences) -> 
     torch.testing.assert_close(flat.moments()[1], steps.std(0, correction=0))
 
 
+def test_whole_numbers_are_standardised_as_floating_point_ones() -> None:
+    data = Sequences((torch.arange(6).view(3, 2),), torch.tensor([0]))
+    (found,) = data.standardized(*data.moments()).inputs
+    torch.testing.assert_close(found, torch.tensor([[-1.0], [0.0], [1.0]]).expand(3, 2) * 1.5**0.5)
+
+
+def test_moments_of_other_features_are_refused() -> None:
+    narrow = Sequences((torch.zeros(3, 1),), torch.tensor([0]))
+    with pytest.raises(ValueError, match=r"shapes \(5,\) and \(5,\), the sequences 1 features; one mean .*: take the moments of data"):
+        narrow.standardized(torch.zeros(5), torch.ones(5))
+
+
+def test_a_subset_takes_positions_as_a_tensor(data: Sequences) -> None:
+    pairs = Sequences(data.inputs, torch.arange(60).view(30, 2))
+    assert pairs.subset(torch.tensor([4, 1])).targets.tolist() == [[8, 9], [2, 3]]
+
+
 def test_what_is_no_set_of_sequences_raises() -> None:
     with pytest.raises(ValueError, match=r"there are 0 sequences; at least one is needed: check the file or the filter"):
         Sequences((), torch.zeros(0))

@@ -60,13 +60,14 @@ class Sequences(Dataset[Sample]):
         """The number of steps of each sequence."""
         return torch.tensor([len(one) for one in self.inputs])
 
-    def subset(self, positions: Sequence[int]) -> "Sequences":
+    def subset(self, positions: Sequence[int] | Tensor) -> "Sequences":
         """The sequences at these positions, in this order."""
+        rows = [int(p) for p in positions]  # torch takes a list of tensors for an index of several axes
         return replace(
             self,
-            inputs=tuple(self.inputs[p] for p in positions),
-            targets=self.targets[list(positions)],
-            groups=tuple(self.groups[p] for p in positions) if self.groups else (),
+            inputs=tuple(self.inputs[p] for p in rows),
+            targets=self.targets[rows],
+            groups=tuple(self.groups[p] for p in rows) if self.groups else (),
         )
 
     def tensors(self) -> TensorDataset:
@@ -84,10 +85,22 @@ class Sequences(Dataset[Sample]):
     def standardized(self, mean: Tensor, std: Tensor) -> "Sequences":
         """(input - mean) / std for each feature; a feature of standard deviation 0 is only shifted.
 
-        Test data take the moments of the training data.
+        Test data take the moments of the training data. Whole numbers become float32.
+
+        Raises:
+            ValueError: the moments are those of another number of features.
         """
+        if not mean.shape == std.shape == (self.n_features,):
+            raise ValueError(
+                f"the moments have the shapes {tuple(mean.shape)} and {tuple(std.shape)}, the sequences {self.n_features} features; one mean "
+                "and one deviation for each is needed: take the moments of data with the same features"
+            )
         divisor = torch.where(std > 0, std, torch.ones_like(std))
-        return replace(self, inputs=tuple(((one.double() - mean) / divisor).to(one.dtype) for one in self.inputs))
+        return replace(self, inputs=tuple(((one.double() - mean) / divisor).to(_floating(one.dtype)) for one in self.inputs))
+
+
+def _floating(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype.is_floating_point else torch.float32
 
 
 def pad_batch(samples: Sequence[Sample]) -> tuple[tuple[Tensor, Tensor], Tensor]:
