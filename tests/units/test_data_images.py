@@ -46,12 +46,12 @@ def test_parts_and_moments() -> None:
     assert images.part(torch.tensor([7, 1])).labels.tolist() == [7, 1]
 
 
-def packed(n: int = 3) -> dict[str, np.ndarray]:
+def packed(n: int = 3, size: int = 8) -> dict[str, np.ndarray]:
     image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     files = []
     for number in range(n):
         buffer = io.BytesIO()
-        image.fromarray(np.full((8, 8, 3), 60 * number, np.uint8)).save(buffer, "JPEG", quality=90)
+        image.fromarray(np.full((size, size, 3), 60 * number, np.uint8)).save(buffer, "JPEG", quality=90)
         files.append(buffer.getvalue())
     header = files[0][:20]
     assert all(one.startswith(header) for one in files)
@@ -81,8 +81,18 @@ def test_a_packed_file_that_is_damaged(tmp_path: Path) -> None:
     made = packed()
     with pytest.raises(ValueError, match=r"has no labels; header, payload, offsets, labels are needed: save it with these names"):
         read_packed_images(save(tmp_path, {name: value for name, value in made.items() if name != "labels"}))
-    with pytest.raises(ValueError, match="has offsets that do not cut its payload of .* bytes into images; ascending ones"):
+    with pytest.raises(ValueError, match="has offsets that do not cut its payload of .* bytes into images; ascending whole"):
         read_packed_images(save(tmp_path, {**made, "offsets": made["offsets"][::-1].copy()}))
+    for wrong in ({"offsets": made["offsets"] + 0.5}, {"payload": np.uint8(1)}):
+        with pytest.raises(ValueError, match="has offsets that do not cut its payload of"):
+            read_packed_images(save(tmp_path, {**made, **wrong}))
+    one, other = packed(1), packed(1, 16)
+    sizes = {"payload": np.concatenate([one["payload"], other["payload"]]), "labels": np.arange(2)}
+    sizes["offsets"] = np.array([0, len(one["payload"]), len(sizes["payload"])])
+    with pytest.raises(
+        ValueError, match=r"image 1 of .* has height and width \(16, 16\), image 0 \(8, 8\); one size is needed: resize them"
+    ):
+        read_packed_images(save(tmp_path, {**one, **sizes}))
     broken = made["payload"].copy()
     broken[:] = 0
     with pytest.raises(ValueError, match="image 0 of .* cannot be read .*; undamaged JPEG files are needed"):

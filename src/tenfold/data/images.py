@@ -81,10 +81,10 @@ def read_packed_images(path: str | os.PathLike[str]) -> Images:
     arrays = read_npz(place)
     if missing := [name for name in PACKED if name not in arrays]:
         raise ValueError(f"the file {place} has no {', '.join(missing)}; {', '.join(PACKED)} are needed: save it with these names")
-    offsets = arrays["offsets"].astype(np.int64)
-    if not ascends(offsets, len(arrays["payload"])):
+    offsets, size = arrays["offsets"], arrays["payload"].size
+    if not ascends(offsets, size):
         raise ValueError(
-            f"the file {place} has offsets that do not cut its payload of {len(arrays['payload'])} bytes into images; ascending ones "
+            f"the file {place} has offsets that do not cut its payload of {size} bytes into images; ascending whole numbers "
             "from 0 to its end are needed: save it again"
         )
     library = image_module(f"the file {place} has images packed as JPEG")
@@ -97,6 +97,11 @@ def read_packed_images(path: str | os.PathLike[str]) -> Images:
             raise ValueError(
                 f"image {number} of {place} cannot be read ({error}); undamaged JPEG files are needed: save it again"
             ) from error
+        if pictures[-1].shape != pictures[0].shape:
+            raise ValueError(
+                f"image {number} of {place} has height and width {pictures[-1].shape[:2]}, image 0 {pictures[0].shape[:2]}; one size is "
+                "needed: resize them"
+            )
     return _images(place, np.stack(pictures), arrays["labels"])
 
 

@@ -92,8 +92,8 @@ class Sequences(Dataset[Sample]):
         """
         if not mean.shape == std.shape == (self.n_features,):
             raise ValueError(
-                f"the moments have the shapes {tuple(mean.shape)} and {tuple(std.shape)}, the sequences {self.n_features} features; one mean "
-                "and one deviation for each is needed: take the moments of data with the same features"
+                f"the moments have the shapes {tuple(mean.shape)} and {tuple(std.shape)}, the sequences {self.n_features} features; one "
+                "mean and one deviation for each is needed: take the moments of data with the same features"
             )
         divisor = torch.where(std > 0, std, torch.ones_like(std))
         return replace(self, inputs=tuple(((one.double() - mean) / divisor).to(_floating(one.dtype)) for one in self.inputs))
