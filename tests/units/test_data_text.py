@@ -67,6 +67,20 @@ def test_vocabularies_that_do_not_fit_raise(tmp_path: Path) -> None:
         Vocabulary(("a",)).encode("abca")
 
 
+@pytest.mark.parametrize(
+    "numbers", [torch.tensor([0, -1]), torch.tensor([2]), torch.tensor([[0, 1]]), torch.tensor([0.0]), torch.tensor(0)]
+)
+def test_numbers_that_are_no_text(numbers: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"the numbers have shape .*; one axis of whole numbers from 0 to 1 is needed: decode one text"):
+        Vocabulary(("a", "b")).decode(numbers)
+
+
+def test_half_a_character_is_an_unknown_one() -> None:
+    assert Vocabulary(("a", "<unk>"), "<unk>").encode("a\udcff").tolist() == [0, 1]
+    with pytest.raises(ValueError, match="1 of 2 characters are not in the vocabulary"):
+        Vocabulary(("a",)).encode("a\udcff")
+
+
 def test_targets_of_windows_are_one_character_later() -> None:
     numbers = torch.arange(20)
     data = windows(numbers, 4, stride=3)

@@ -109,7 +109,7 @@ class Vocabulary:
             ValueError: a character is not in the vocabulary and there is no `unknown`.
         """
         table = self._number_of_code
-        numbers = table[np.minimum(np.frombuffer(text.encode("utf-32-le"), np.uint32), len(table) - 1)]
+        numbers = table[np.minimum(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32), len(table) - 1)]
         strange = np.flatnonzero(numbers < 0)
         if len(strange) and self.unknown is None:
             raise ValueError(
@@ -121,7 +121,21 @@ class Vocabulary:
         return torch.from_numpy(numbers)
 
     def decode(self, numbers: Tensor) -> str:
-        """The text of some numbers."""
+        """The text of some numbers.
+
+        Raises:
+            ValueError: they have several axes, or one of them is no character's.
+        """
+        if (
+            numbers.dim() != 1
+            or numbers.is_floating_point()
+            or (len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(self))
+        ):
+            span = f" from {numbers.min()} to {numbers.max()}" if numbers.numel() else ""
+            raise ValueError(
+                f"the numbers have shape {tuple(numbers.shape)} and dtype {numbers.dtype}{span}; one axis of whole numbers from 0 to "
+                f"{len(self) - 1} is needed: decode one text at a time, without the numbers that stand for padding"
+            )
         return "".join(self.characters[number] for number in numbers.tolist())
 
 
