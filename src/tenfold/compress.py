@@ -17,7 +17,7 @@ from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer
 from tenfold.network import Network
-from tenfold.places import replace
+from tenfold.places import replace_all
 from tenfold.plan import LayerPlan, Plan, explicit_plan
 from tenfold.plan_data import use_text
 from tenfold.progress import Progress, silent
@@ -120,11 +120,10 @@ class _Partly:
     def put(self, stage: Sequence[Found], layers: Mapping[str, FactorizedLayer]) -> None:
         """Puts layers in their places; those of the stage that are not there stay dense."""
         for one in stage:
-            old: Any = self.modules[one.name]
-            if one.name in layers:
-                self.model = replace(self.model, old, layers[one.name])
-            elif self.has_borrowed:
+            if one.name not in layers and self.has_borrowed:
+                old: Any = self.modules[one.name]
                 old.weight = nn.Parameter(old.weight.detach().clone(), old.weight.requires_grad)
+        self.model = replace_all(self.model, {self.modules[name]: layer for name, layer in layers.items()})
 
 
 def _sharing(model: nn.Module) -> nn.Module | None:
@@ -158,6 +157,7 @@ def factorize(model: nn.Module, formats: Formats) -> nn.Module:
     model = unwrapped(model)
     plan = explicit_plan(model, formats)
     model, opened = open_recurrent(model)
+    layers: dict[nn.Module, nn.Module] = {}
     for found, row in _check(survey(model), plan):
         assert found.layer is not None
         fold, network, _ = _network(found, row)
@@ -165,8 +165,8 @@ def factorize(model: nn.Module, formats: Formats) -> nn.Module:
         weight = FactorizedWeight(network, fold, device=like.device, dtype=like.dtype).requires_grad_(like.requires_grad)
         layer: Any = found.layer.around(found.module, weight)
         layer.reset_parameters()
-        model = replace(model, found.module, layer.train(found.module.training))
-    return close_recurrent(model, opened)
+        layers[found.module] = layer.train(found.module.training)
+    return close_recurrent(replace_all(model, layers), opened)
 
 
 def _check(found: Sequence[Found], plan: Plan) -> list[tuple[Found, LayerPlan]]:

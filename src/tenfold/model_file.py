@@ -85,8 +85,12 @@ def load(path: str | os.PathLike[str], build_model: Callable[[], nn.Module] | nn
     for alias, name in recipe.modules.items():
         names[name].append(alias)
     modules = modules_of(model)
+    put: dict[nn.Module, nn.Module] = {}
     for name, one in recipe.layers.items():
-        model = _put(model, modules, names[name], one, header)
+        layer = _put(modules, names[name], one, header)
+        for place in names[name]:
+            put.setdefault(modules[place], layer)
+    model = swapped(model, put)
     fill(model, header, recipe.aliases)
     return model
 
@@ -157,8 +161,8 @@ def _structure(build_model: Any) -> nn.Module:
     return model
 
 
-def _put(model: nn.Module, modules: Mapping[str, nn.Module], names: Sequence[str], recipe: LayerRecipe, header: Header) -> nn.Module:
-    """The model with the layer of a recipe at all its names; `modules` is the model as it was built, by names."""
+def _put(modules: Mapping[str, nn.Module], names: Sequence[str], recipe: LayerRecipe, header: Header) -> nn.Module:
+    """The layer of a recipe, put at all its names; `modules` is the model as it was built, by names."""
     for name in names:
         _check_place(modules.get(name), name, recipe, header)
     old: Any = modules[names[0]]
@@ -176,8 +180,7 @@ def _put(model: nn.Module, modules: Mapping[str, nn.Module], names: Sequence[str
         parent, _, leaf = name.rpartition(".")
         if name:
             modules[parent]._modules[leaf] = layer  # of one module at two places the file may have two
-        model = swapped(model, modules[name], layer)
-    return model
+    return layer
 
 
 def _check_place(module: nn.Module | None, name: str, recipe: LayerRecipe, header: Header) -> None:

@@ -132,18 +132,28 @@ def check_fit(model: nn.Module, places: Mapping[str, Place], header: Header, ali
 
 
 def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """Puts a layer in the place of another wherever it stands; returns the model, which is `new` where `old` was all of it.
+    """Puts a layer in the place of another wherever it stands; returns the model, which is `new` where `old` was all of it."""
+    return replace_all(model, {old: new})
 
-    The hooks of the old layer go on to the new one. Where torch.compile wraps the old layer alone, the new one is wrapped likewise.
+
+def replace_all(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """Puts the values of a mapping in the places of its keys, wherever those stand; returns the model, a value where a key was all of it.
+
+    The hooks of an old layer go on to the new one. Where torch.compile wraps the old layer alone, the new one is wrapped likewise.
     """
-    for name in HOOKS:
-        setattr(new, name, getattr(old, name))
-    return swapped(model, old, new)
+    for old, new in layers.items():
+        for name in HOOKS:
+            setattr(new, name, getattr(old, name))
+    return swapped(model, layers)
 
 
-def swapped(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """The model with one module in the place of another, also where plain attributes, lists, tuples and dicts refer to it."""
-    return _swapped(model, {id(old): new})
+def swapped(model: nn.Module, layers: Mapping[nn.Module, nn.Module]) -> nn.Module:
+    """The model with modules in the places of others, also where plain attributes, lists, tuples and dicts refer to them.
+
+    One walk does for all of them: one for each would visit the whole model as often as it has layers.
+    """
+    changes: dict[int, Any] = {id(old): new for old, new in layers.items() if new is not old}
+    return _swapped(model, changes) if changes else model
 
 
 def _swapped(value: Any, done: dict[int, Any]) -> Any:

@@ -1,5 +1,6 @@
 """Tensors and layers that stand at several places: stored once, put back as the file has them, and replaced at all of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import tenfold
+from tenfold import places
 from tenfold.files import read_header
 from tenfold.places import modules_of, places_of, replace, tensors_of
 
@@ -172,3 +174,38 @@ def test_hooks_go_on_to_the_new_layer():
     handle.remove()
     model(torch.zeros(1, 3))
     assert seen == [new]
+
+
+def of_maps_and_lstms(n_layers: int) -> nn.Module:
+    return nn.Sequential(*[nn.Sequential(nn.Linear(6, 6), nn.LSTM(6, 6)) for _ in range(n_layers)])
+
+
+def visits(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> int:
+    """How many values of a model are looked at while layers are put in the places of others."""
+    count, look = 0, places._swapped
+
+    def counted(value: Any, done: dict[int, Any]) -> Any:
+        nonlocal count
+        count += 1
+        return look(value, done)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(places, "_swapped", counted)
+        act()
+    return count
+
+
+def test_replacing_all_layers_visits_a_model_as_often_as_replacing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counts = []
+    for n_layers in (4, 16):
+        model, file = of_maps_and_lstms(n_layers), tmp_path / "small.safetensors"
+        small = tenfold.compress(model, {"*.0": tenfold.SVD(rank=1)})
+        tenfold.save(small, file)
+        acts: list[Callable[[], object]] = [
+            lambda model=model: tenfold.compress(model, {"*.0": tenfold.SVD(rank=1)}),
+            lambda model=model: tenfold.factorize(of_maps_and_lstms(len(model)), {"*.0": tenfold.SVD(rank=1)}),
+            lambda file=file, model=model: tenfold.load(file, model),
+        ]
+        counts.append([visits(monkeypatch, act) for act in acts])
+    for few, many in zip(*counts, strict=True):
+        assert many < 5 * few  # four times the layers; one walk for each took seventeen times as many visits

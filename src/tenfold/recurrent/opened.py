@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from tenfold.layers.base import FactorizedLayer
-from tenfold.places import replace
+from tenfold.places import replace_all
 from tenfold.recurrent.base import Recurrent
 from tenfold.recurrent.cells import Cell, GRUCell, LSTMCell, RNNCell
 from tenfold.recurrent.gru import GRU
@@ -49,11 +49,12 @@ def open_recurrent(model: nn.Module, names: Container[str] | None = None) -> tup
     """The model, changed in place, with its recurrent layers opened, all or those named, and what was opened by name."""
     found = [(clean_name(name), module) for name, module in model.named_modules() if is_closed(module)]
     found = [(name, module) for name, module in found if names is None or name in names]
+    layers: dict[nn.Module, nn.Module] = {}
     for _, module in found:
         kind = next(kind for kind in KINDS if type(module) is kind.dense_type)
         dense: Any = module
-        model = replace(model, module, kind.opened(dense))
-    return model, dict(found)
+        layers[module] = kind.opened(dense)
+    return replace_all(model, layers), dict(found)
 
 
 def close_recurrent(model: nn.Module, opened: Mapping[str, nn.Module] | None = None) -> nn.Module:
@@ -61,11 +62,12 @@ def close_recurrent(model: nn.Module, opened: Mapping[str, nn.Module] | None = N
 
     opened: from `open_recurrent`: only these are closed, and each is the very module again that it was.
     """
-    for long_name, module in list(model.named_modules()):
+    layers: dict[nn.Module, nn.Module] = {}
+    for long_name, module in model.named_modules():
         name = clean_name(long_name)
         if isinstance(module, CONTAINERS) and (opened is None or name in opened) and not _is_factorised(module):
-            model = replace(model, module, module.closed() if opened is None else opened[name])
-    return model
+            layers[module] = module.closed() if opened is None else opened[name]
+    return replace_all(model, layers)
 
 
 def _is_factorised(module: nn.Module) -> bool:
