@@ -2,8 +2,11 @@
 
 import itertools
 import random
+from typing import Any
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tenfold import Budget
 from tenfold.ranks.allocate import Option, allocate
@@ -115,3 +118,25 @@ def test_many_layers_with_many_options():
         price = 10 ** (exponent / 40)
         bounds.append(sum(min(o.loss + price * o.costs["flops"] / limit for o in options) for options in layers) - price)
     assert max(bounds) <= loss(layers, chosen) < 1.02 * max(bounds)
+
+
+class LargestResult(TorchDispatchMode):
+    """The values in the largest tensor that any operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.n_values = max(self.n_values, result.numel())
+        return result
+
+
+def test_memory_does_not_grow_with_the_square_of_the_options():
+    """200 layers with 10 options each; all pairs of changes that may help are more than a million."""
+    layers, totals, fixed = case(random.Random(1), 200, 10, ["flops"])
+    with LargestResult() as largest:
+        allocate(layers, totals, fixed, Budget(flops=0.5))
+    assert largest.n_values < 20 * sum(map(len, layers))

@@ -49,16 +49,17 @@ def allocate(layers: Sequence[Sequence[Option]], totals: Mapping[str, float], fi
             )
     useful = [_useful(options, list(limits)) for options in layers]
     layers = [[options[k] for k in numbers] for options, numbers in zip(layers, useful, strict=True)]
-    starts = []
+    starts, prices = [], []
     for weights in _mixtures(tuple(limits)):
         scaled = [[sum(w * option.costs[n] / max(limits[n], 1e-9) for n, w in weights.items()) for option in options] for options in layers]
-        inside, outside = _bisect(layers, scaled, limits)
+        inside, outside, price = _bisect(layers, scaled, limits)
         inside = _fill(layers, inside, limits)
+        prices.append([price * weights[n] / max(limits[n], 1e-9) for n in limits])
         starts.append((not _holds(layers, inside, limits), _loss(layers, inside), inside, outside))
     best: list[int] | None = None
     for _, _, *pair in sorted(starts)[:STARTS]:
         for start in pair:
-            chosen = _exchange(layers, start, limits)
+            chosen = _exchange(layers, start, limits, prices)
             if _holds(layers, chosen, limits) and (best is None or _loss(layers, chosen) < _loss(layers, best)):
                 best = chosen
     if best is None:
@@ -69,8 +70,10 @@ def allocate(layers: Sequence[Sequence[Option]], totals: Mapping[str, float], fi
     return [numbers[k] for numbers, k in zip(useful, best, strict=True)]
 
 
-def _bisect(layers: Sequence[Sequence[Option]], scaled: list[list[float]], limits: Mapping[str, float]) -> tuple[list[int], list[int]]:
-    """The choice at the smallest price that holds the limits, and that at a price just below it."""
+def _bisect(
+    layers: Sequence[Sequence[Option]], scaled: list[list[float]], limits: Mapping[str, float]
+) -> tuple[list[int], list[int], float]:
+    """The choice at the smallest price that holds the limits, that at a price just below it, and the price."""
 
     def at(price: float) -> list[int]:
         return [
@@ -84,7 +87,7 @@ def _bisect(layers: Sequence[Sequence[Option]], scaled: list[list[float]], limit
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if _holds(layers, at(middle), limits) else (middle, high)
-    return at(high), at(low)
+    return at(high), at(low), high
 
 
 def _fill(layers: Sequence[Sequence[Option]], chosen: list[int], limits: Mapping[str, float]) -> list[int]:
@@ -111,8 +114,15 @@ def _fill(layers: Sequence[Sequence[Option]], chosen: list[int], limits: Mapping
         chosen[number] = k
 
 
-def _exchange(layers: Sequence[Sequence[Option]], chosen: list[int], limits: Mapping[str, float]) -> list[int]:
-    """Changes of one or two layers that lower the loss most, again and again; first of all those that make the limits hold."""
+def _exchange(
+    layers: Sequence[Sequence[Option]], chosen: list[int], limits: Mapping[str, float], prices: Sequence[Sequence[float]]
+) -> list[int]:
+    """Changes of one or two layers that lower the loss most, again and again; first of all those that make the limits hold.
+
+    Pairs of changes are as many as the square of all options, so those that cannot be the best are left out unseen. Whatever the prices,
+    a pair that holds the limits lowers the loss by no more than its loss and cost are worth at them, less what is unspent; a pair that
+    does not hold them has a penalty of `most` at least. With the prices of all starts hardly any pair is left.
+    """
     chosen = list(chosen)
     moves = [(number, k) for number, options in enumerate(layers) for k in range(len(options))]
     where = {move: index for index, move in enumerate(moves)}
@@ -120,6 +130,7 @@ def _exchange(layers: Sequence[Sequence[Option]], chosen: list[int], limits: Map
     losses = torch.tensor([layers[number][k].loss for number, k in moves], dtype=torch.float64)
     costs = torch.tensor([[layers[number][k].costs[n] for n in limits] for number, k in moves], dtype=torch.float64)
     limit = torch.tensor(list(limits.values()), dtype=torch.float64)
+    price = torch.tensor(prices, dtype=torch.float64).T
     most = 1 + losses.abs().sum()
 
     def penalty(over: Tensor) -> Tensor:
@@ -132,6 +143,12 @@ def _exchange(layers: Sequence[Sequence[Option]], chosen: list[int], limits: Map
         frees = (change < 0).any(1)
         left = torch.cat([frees.nonzero()[:, 0], stay])
         right = torch.cat([((gain > 0) | (frees & bool((over > 0).any()))).nonzero()[:, 0], stay])
+        worth, unspent = gain[:, None] - change @ price, -(over @ price)
+        least = torch.cat([gain[one] - penalty(over + change[one]) for one in (left, right)]).max() - 1e-12 * most
+        left, right = (
+            one[torch.maximum((worth[one] + worth[other].amax(0) + unspent).amin(1), gain[one] + gain[other].max() - most) >= least]
+            for one, other in ((left, right), (right, left))
+        )
         score = gain[left, None] + gain[None, right] - penalty(over + change[left, None] + change[None, right])
         score[(owner[left, None] == owner[None, right]) & (left[:, None] != stay) & (right[None] != stay)] = -torch.inf
         row, column = divmod(int(score.argmax()), len(right))
