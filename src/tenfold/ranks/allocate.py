@@ -143,7 +143,8 @@ def _exchange(
         frees = (change < 0).any(1)
         left = torch.cat([frees.nonzero()[:, 0], stay])
         right = torch.cat([((gain > 0) | (frees & bool((over > 0).any()))).nonzero()[:, 0], stay])
-        worth, unspent = gain[:, None] - change @ price, -(over @ price)
+        worth = gain[:, None] - change @ price
+        unspent = 1e-12 * ((change.abs().amax(0) + over.abs()) @ price) - over @ price  # rounding on the safe side: prices may be 1e30
         least = torch.cat([gain[one] - penalty(over + change[one]) for one in (left, right)]).max() - 1e-12 * most
         left, right = (
             one[torch.maximum((worth[one] + worth[other].amax(0) + unspent).amin(1), gain[one] + gain[other].max() - most) >= least]
