@@ -12,6 +12,7 @@ from click_cases import everything, row, write
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenfold.data import ctr
 from tenfold.data.avazu import AVAZU, read_avazu
 from tenfold.data.criteo import CRITEO, KAGGLE_ROWS, read_criteo
 from tenfold.data.ctr import key_of, mixed, parse
@@ -105,6 +106,23 @@ def test_values_have_keys_of_their_own(texts: list[str]) -> None:
     keys = [key_of(text) for text in texts]
     assert len(set(keys)) == len(set(texts))
     assert all(key_of(one) == int.from_bytes(one.encode(), "little") for one in texts if len(one.encode()) <= 8)
+
+
+def test_a_long_field_costs_its_own_length_and_not_that_of_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 300 rows one has a field of 80 kB: that is 10,000 pieces of eight bytes, and about 26 for every row."""
+    n_read, read = 0, ctr._Fields._eight
+
+    def counted(self: ctr._Fields, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        nonlocal n_read
+        n_read += len(start)
+        return read(self, start, end)
+
+    monkeypatch.setattr(ctr._Fields, "_eight", counted)
+    rows = [row(k) for k in range(300)]
+    rows[7][-2] = "a" * 80_000
+    parsed = parse(CRITEO, "\n".join(map("\t".join, rows)).encode(), b"\t")
+    assert parsed.rows.keys[7, 24] == key_of("a" * 80_000) and parsed.rows.keys[8, 24] == key_of(rows[8][-2])
+    assert n_read < 40_000
 
 
 def test_mixing_keys_loses_none() -> None:

@@ -176,20 +176,19 @@ class _Fields:
         """The key of every field."""
         start, end = self._starts[:, column], self._ends[:, column]
         keys = self._eight(start, end)
-        longest = int((end - start).max(initial=0))
-        for offset in range(8, longest, 8):
-            more = self._eight(start + offset, end)
-            keys = np.where(end - start > offset, mixed(mixed(keys) ^ more), keys)
+        rest, offset = np.flatnonzero(end - start > 8), 8
+        while len(rest):  # only fields that go on are looked at again: a long one would else cost its length in every row
+            keys[rest] = mixed(mixed(keys[rest]) ^ self._eight(start[rest] + offset, end[rest]))
+            offset += 8
+            rest = rest[end[rest] - start[rest] > offset]
         return keys
 
     def _eight(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """Up to eight bytes from `start` on as one number."""
-        keys = np.zeros(len(start), np.uint64)
-        for offset in range(8):
-            inside = start + offset < end
-            byte = self._text[np.where(inside, start + offset, 0)].astype(np.uint64)
-            keys |= np.where(inside, byte, np.uint64(0)) << np.uint64(8 * offset)
-        return keys
+        places = start[:, None] + np.arange(8)
+        inside = places < end[:, None]
+        found = np.where(inside, self._text[np.where(inside, places, 0)], np.uint8(0))
+        return found.view("<u8")[:, 0].astype(np.uint64)
 
 
 def _number(raw: bytes) -> tuple[float, bool]:
