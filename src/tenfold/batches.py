@@ -53,8 +53,7 @@ def batches(
     >>> [inputs.tolist() for inputs, _ in batches(data, 2)]
     [[0, 1], [2, 3], [4]]
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it needs at least 1 sample, e.g. batch_size=128")
+    _check_size(batch_size)
     made = _own_batches(data)
     if made is None:
         given = _joined(_given_batches(data), what)
@@ -117,8 +116,9 @@ def known_n_batches(data: Any, batch_size: int, *, drop_last: bool = False) -> i
     """The number of batches of one pass, None where only reading tells it.
 
     Raises:
-        ValueError: the data are empty.
+        ValueError: the data are empty, or `batch_size` is below 1.
     """
+    _check_size(batch_size)
     made = _own_batches(data)
     if made is not None:
         count = _count(made[0], batch_size, drop_last) if made[0] else 0
@@ -130,6 +130,11 @@ def known_n_batches(data: Any, batch_size: int, *, drop_last: bool = False) -> i
     if count == 0:
         raise _empty(data)
     return count
+
+
+def _check_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it needs at least 1 sample, e.g. batch_size=128")
 
 
 def random_states(data: Any) -> list[torch.Generator]:

@@ -193,5 +193,8 @@ def test_wrong_data():
         batches((INPUTS, TARGETS[:9]), 4)
     with pytest.raises(ValueError, match=r"batch_size is 0; it needs at least 1 sample, e.g. batch_size=128"):
         batches(INPUTS, 0)
+    for size in (0, -4):  # finetune counts batches before it takes any
+        with pytest.raises(ValueError, match=rf"batch_size is {size}; it needs at least 1 sample"):
+            n_batches(INPUTS, size)
     with pytest.raises(TypeError, match=r"which can be read only once; several passes are needed: give .* for instance list\(data\)"):
         n_batches(iter([(INPUTS, TARGETS)]), 4)
