@@ -76,3 +76,12 @@ def test_finetune_passes_them_on(folder: Path, tmp_path: Path, calls: list[dict[
     files = ["--weights", f"{tmp_path}/small.safetensors", "--teacher", f"{folder}/dense.pt", "--out", f"{tmp_path}/better.safetensors"]
     assert run(["finetune", f"{folder}/net.py:network", *files, "--train", f"{folder}/net.py:train", *words()]) == 0
     assert [{name: one[name] for name in CHANGED} for one in calls] == [CHANGED]
+
+
+def test_finetune_writes_no_file_that_cannot_be_read_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = tenfold.compress(read_model(f"{folder}/net.py:network", folder / "dense.pt"), tenfold.SVD(rank=4))
+    tenfold.save(small, tmp_path / "small.safetensors")
+    files = ["--weights", f"{tmp_path}/small.safetensors", "--out", f"{tmp_path}/better.pt"]
+    assert run(["finetune", f"{folder}/net.py:network", *files, "--train", f"{folder}/net.py:train"]) == 2
+    assert "better.pt is to be a safetensors file" in capsys.readouterr().err
+    assert not (tmp_path / "better.pt").exists()

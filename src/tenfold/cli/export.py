@@ -9,7 +9,7 @@ from torch import nn
 import tenfold
 from tenfold.cli.arguments import MODEL, Common, Data, Model
 from tenfold.cli.console import Outcome, Steps
-from tenfold.cli.output import check_space, writable_file
+from tenfold.cli.output import check_ending, check_space, writable_file
 from tenfold.files import write_safetensors
 from tenfold.sizes import n_bytes
 from tenfold.sources import read_model
@@ -23,7 +23,7 @@ def export(
     *,
     weights: Annotated[Path, Parameter(help="The compressed model, a file of tenfold.", group=MODEL)],
     to: Annotated[
-        To, Parameter(help="dense: a state_dict of the original class; torch: a torch.export program (.pt2); onnx: an ONNX file.")
+        To, Parameter(help="dense: a state_dict of the original class (.safetensors); torch: a torch.export program (.pt2); onnx: ONNX.")
     ],
     out: Annotated[Path, Parameter(help="The file to write.")],
     data: Data = Data(),
@@ -40,6 +40,8 @@ def export(
     """
     common.apply()
     with writable_file(out):
+        if to == "dense":
+            check_ending(out)
         small = read_model(model, weights, seed=common.seed)
         check_space(out.parent, n_bytes(small))
         inputs = data.inputs(small)

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 import tenfold
 from tenfold.cli.arguments import MODEL, Common, Data, Model, Training
 from tenfold.cli.console import Outcome, Steps
-from tenfold.cli.output import check_space, writable_file
+from tenfold.cli.output import check_ending, check_space, writable_file
 from tenfold.evaluate import evaluate
 from tenfold.sizes import n_bytes
 from tenfold.sources import is_tenfold_file, read_model
@@ -42,6 +42,7 @@ def finetune(
             raise ValueError(
                 f"--weights {weights} is no file that tenfold wrote; a compressed model is needed: make one with tenfold compress"
             )
+        check_ending(out)
         small = read_model(model, weights, seed=common.seed)
         check_space(out.parent, n_bytes(small))
         dense = read_model(model, teacher, seed=common.seed) if teacher is not None and training.distill else None

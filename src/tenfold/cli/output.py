@@ -48,6 +48,15 @@ def writable_file(file: Path) -> Iterator[None]:
         yield
 
 
+def check_ending(file: Path) -> None:
+    """Raises ValueError where a safetensors file would have another ending: readers, also this program, tell files apart by it."""
+    if file.suffix != ".safetensors":
+        raise ValueError(
+            f"--out {file} is to be a safetensors file; a name that ends in .safetensors is needed, by which it can be read again: "
+            f"give --out {file.with_suffix('.safetensors')}"
+        )
+
+
 def check_space(folder: Path, size_bytes: int) -> None:
     """Raises ValueError where the disk of a folder has no space for so many bytes and a report."""
     free, needed = shutil.disk_usage(folder).free, size_bytes + RESERVE
