@@ -38,6 +38,8 @@ def test_series_are_steps_by_channels(tmp_path: Path) -> None:
 def test_classes_can_be_given(tmp_path: Path) -> None:
     read(tmp_path, "1:2:up\n")
     assert read_series(tmp_path / "a.ts", classes=("down", "up")).targets.tolist() == [1]
+    with pytest.raises(ValueError, match=r"the classes of .*a\.ts are up, up, some of them twice; each is needed once"):
+        read_series(tmp_path / "a.ts", classes=("up", "up"))
 
 
 def test_missing_values_are_filled_where_asked(tmp_path: Path) -> None:

@@ -49,6 +49,10 @@ def read_series(path: str | os.PathLike[str], *, classes: Sequence[str] | None =
             f"the file {place} has no classes (@classLabel true NAME NAME ...); they are needed: add the line, or give classes"
         )
     numbers = {name: number for number, name in enumerate(known)}
+    if len(numbers) < len(known):
+        raise ValueError(
+            f"the classes of {place} are {', '.join(known)}, some of them twice; each is needed once, as its place is its number: mend it"
+        )
     inputs: list[Tensor] = []
     targets: list[int] = []
     for number, line in enumerate(lines[begin:], begin + 1):
