@@ -1,6 +1,7 @@
 """Plans as text: written, edited by hand, read back; and every mistake names its line."""
 
 import dataclasses
+import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import tenfold
 from tenfold import CP, SVD, TTM, Budget, LayerPlan, Plan, compress, plan
 
 AWKWARD = [
@@ -246,3 +248,21 @@ def test_the_table_has_a_line_for_each_layer_and_the_totals():
     assert lines[3] == (
         "whole model: 4,000 -> 1,000 parameters (0.250 kept), 9,000 -> 4,000 FLOP a sample (0.444 kept); errors of the outputs"
     )
+
+
+def test_folders_of_formats_and_layers_are_not_read_again_for_every_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, n_read, read = nn.Sequential(*[nn.Linear(6, 6) for _ in range(20)]), 0, pkgutil.iter_modules
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal n_read
+        n_read += 1
+        return read(*arguments)
+
+    monkeypatch.setattr(pkgutil, "iter_modules", counted)
+    small = compress(model, SVD(rank=1))
+    made = plan(model, SVD(rank=1))
+    made.save(tmp_path / "plan.toml")
+    Plan.load(tmp_path / "plan.toml")
+    tenfold.save(small, tmp_path / "small.safetensors", plan=made)
+    tenfold.load(tmp_path / "small.safetensors", model)
+    assert n_read <= 2

@@ -1,6 +1,7 @@
 """Weight formats, one file each. A format is found by being here: `all_formats` imports every file of this folder."""
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 import typing
@@ -31,8 +32,14 @@ from tenfold.formats.tucker import Tucker as Tucker
 
 def all_formats() -> dict[str, type[Format]]:
     """Every format of this folder by its lower-case name."""
+    return dict(_formats_in(tuple(__path__)))
+
+
+@functools.cache
+def _formats_in(folders: tuple[str, ...]) -> dict[str, type[Format]]:
+    """The formats of folders, which are read once: a plan asks for every layer, and reading takes a millisecond."""
     found: dict[str, type[Format]] = {}
-    for info in pkgutil.iter_modules(__path__):
+    for info in pkgutil.iter_modules(folders):
         module = importlib.import_module(f"{__name__}.{info.name}")
         found |= {
             name.lower(): value
