@@ -134,6 +134,17 @@ class LargestResult(TorchDispatchMode):
         return result
 
 
+def test_memory_is_bounded_where_hardly_a_pair_can_be_left_out(monkeypatch: pytest.MonkeyPatch):
+    """Under two limits pairs of changes are compared in parts, with the same choice."""
+    layers, totals, fixed = case(random.Random(1), 40, 10, ["params", "flops"])
+    budget = Budget(params=0.5, flops=0.5)
+    chosen = allocate(layers, totals, fixed, budget)
+    monkeypatch.setattr("tenfold.ranks.allocate.PAIRS", 4096)
+    with LargestResult() as largest:
+        assert allocate(layers, totals, fixed, budget) == chosen
+    assert largest.n_values <= 2 * 4096
+
+
 def test_memory_does_not_grow_with_the_square_of_the_options():
     """200 layers with 10 options each; all pairs of changes that may help are more than a million."""
     layers, totals, fixed = case(random.Random(1), 200, 10, ["flops"])

@@ -14,6 +14,7 @@ from torch import Tensor
 from tenfold.budget import Budget
 
 STARTS = 3  # mixtures of several limits that are improved by exchanges
+PAIRS = 1 << 18  # of changes that are compared at a time, which bounds the memory
 EXCHANGES = 200  # at most; a few dozen are usual
 VIOLATION = 1e6  # how much more it counts to exceed a limit by all of it than by almost nothing
 
@@ -150,12 +151,16 @@ def _exchange(
             one[torch.maximum((worth[one] + worth[other].amax(0) + unspent).amin(1), gain[one] + gain[other].max() - most) >= least]
             for one, other in ((left, right), (right, left))
         )
-        score = gain[left, None] + gain[None, right] - penalty(over + change[left, None] + change[None, right])
-        score[(owner[left, None] == owner[None, right]) & (left[:, None] != stay) & (right[None] != stay)] = -torch.inf
-        row, column = divmod(int(score.argmax()), len(right))
-        if score[row, column] <= 1e-12 * most - penalty(over):
+        best, pair = -torch.inf, (stay, stay)
+        for part in left.split(max(1, PAIRS // len(right))):
+            score = gain[part, None] + gain[None, right] - penalty(over + change[part, None] + change[None, right])
+            score[(owner[part, None] == owner[None, right]) & (part[:, None] != stay) & (right[None] != stay)] = -torch.inf
+            row, column = divmod(int(score.argmax()), len(right))
+            if (value := float(score[row, column])) > best:
+                best, pair = value, (part[row], right[column])
+        if best <= 1e-12 * most - penalty(over):
             break
-        for number, k in (moves[int(left[row])], moves[int(right[column])]):
+        for number, k in (moves[int(one)] for one in pair):
             if (number, k) != moves[int(stay)]:
                 chosen[number] = k
     return chosen
