@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tenfold.fold import PADDING_LIMIT, Axis, Fold, balanced_modes, make_fold
+from tenfold.fold import Axis, Fold, make_fold
+from tenfold.mode_sizes import PADDING_LIMIT, balanced_modes
 
 SIZES = [1, 2, 7, 64, 997, 1000, 1024, 3072, 33_278, 50_257, 57_600, 128_256, 10_000_000, 10_000_019, 99_999_989]
 

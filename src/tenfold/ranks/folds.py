@@ -15,8 +15,9 @@ from itertools import permutations, product, zip_longest
 import torch
 
 from tenfold.decompose import BATCH_LIMIT, without_groups
-from tenfold.fold import Fold, balanced_modes
+from tenfold.fold import Fold
 from tenfold.format import Format
+from tenfold.mode_sizes import balanced_modes
 from tenfold.network import Network
 from tenfold.ranks.candidates import grouped, joint_error
 from tenfold.survey import Found

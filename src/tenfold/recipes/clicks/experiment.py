@@ -18,8 +18,8 @@ from tenfold.bayes.surgery import resize
 from tenfold.data.ctr_batches import Clicks
 from tenfold.data.ctr_file import ClickFiles
 from tenfold.data.ids import IdVocabulary, build_vocabulary
-from tenfold.fold import balanced_modes
 from tenfold.formats import parse_format
+from tenfold.mode_sizes import balanced_modes
 from tenfold.recipes.clicks.metrics import ClickScores, click_scores
 from tenfold.recipes.clicks.model import BOTTOM, DIM, DLRM, TOP, TableSpec, largest, with_tables
 from tenfold.recipes.clicks.sizes import DlrmSizes, dlrm_sizes
