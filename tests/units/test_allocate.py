@@ -151,3 +151,22 @@ def test_memory_does_not_grow_with_the_square_of_the_options():
     with LargestResult() as largest:
         allocate(layers, totals, fixed, Budget(flops=0.5))
     assert largest.n_values < 20 * sum(map(len, layers))
+
+
+class CountedCosts(dict[str, float]):
+    """Costs that count how often one of them is read."""
+
+    n_reads = 0
+
+    def __getitem__(self, name: str) -> float:
+        CountedCosts.n_reads += 1
+        return super().__getitem__(name)
+
+
+def test_options_are_read_as_often_whatever_the_number_of_layers(monkeypatch: pytest.MonkeyPatch):
+    """Under two limits; spending what is left took a look at every option in each of its steps, of which there are as many as layers."""
+    layers, totals, fixed = case(random.Random(1), 120, 10, ["params", "flops"])
+    layers = [[Option(option.loss, CountedCosts(option.costs)) for option in options] for options in layers]
+    monkeypatch.setattr(CountedCosts, "n_reads", 0)
+    allocate(layers, totals, fixed, Budget(params=0.5, flops=0.5))
+    assert CountedCosts.n_reads < 300 * sum(map(len, layers))

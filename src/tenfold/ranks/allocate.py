@@ -91,28 +91,42 @@ def _bisect(
     return at(high), at(low), high
 
 
+class _Moves:
+    """All options of all layers in one row, as tensors: each is a move of its layer to it."""
+
+    def __init__(self, layers: Sequence[Sequence[Option]], limits: Mapping[str, float]) -> None:
+        self.moves = [(number, k) for number, options in enumerate(layers) for k in range(len(options))]
+        self.where = {move: index for index, move in enumerate(self.moves)}
+        self.owner = torch.tensor([number for number, _ in self.moves])
+        self.losses = torch.tensor([layers[number][k].loss for number, k in self.moves], dtype=torch.float64)
+        self.costs = torch.tensor([[layers[number][k].costs[n] for n in limits] for number, k in self.moves], dtype=torch.float64)
+        self.limit = torch.tensor(list(limits.values()), dtype=torch.float64)
+
+    def at(self, chosen: Sequence[int]) -> Tensor:
+        """The places of a choice in the row."""
+        return torch.tensor([self.where[move] for move in enumerate(chosen)])
+
+    def changes(self, now: Tensor) -> tuple[Tensor, Tensor]:
+        """How much every move lowers the loss and raises the costs of a choice at these places."""
+        return self.losses[now][self.owner] - self.losses, self.costs - self.costs[now][self.owner]
+
+
 def _fill(layers: Sequence[Sequence[Option]], chosen: list[int], limits: Mapping[str, float]) -> list[int]:
     """Spends what is left: again and again the change that lowers the loss most for what it costs, while the limits hold."""
     chosen = list(chosen)
     if not _holds(layers, chosen, limits):
         return chosen
-    spent = {name: _cost(layers, chosen, name) for name in limits}
+    table = _Moves(layers, limits)
+    now = table.at(chosen)
     while True:
-        best: tuple[float, int, int] | None = None
-        for number, options in enumerate(layers):
-            now = options[chosen[number]]
-            for k, option in enumerate(options):
-                fits = all(spent[n] - now.costs[n] + option.costs[n] <= limits[n] for n in limits)
-                gain = now.loss - option.loss
-                price = sum(max(option.costs[n] - now.costs[n], 0.0) / max(limits[n], 1e-9) for n in limits)
-                if fits and gain > 0 and (best is None or gain / (price + 1e-9) > best[0]):
-                    best = (gain / (price + 1e-9), number, k)
-        if best is None:
+        gain, change = table.changes(now)
+        price = (change.clamp_min(0) / table.limit.clamp_min(1e-9)).sum(1)
+        helps = (gain > 0) & (table.costs[now].sum(0) + change <= table.limit).all(1)
+        best = int(torch.where(helps, gain / (price + 1e-9), -torch.inf).argmax())
+        if not helps[best]:
             return chosen
-        _, number, k = best
-        for name in limits:
-            spent[name] += layers[number][k].costs[name] - layers[number][chosen[number]].costs[name]
-        chosen[number] = k
+        number, k = table.moves[best]
+        chosen[number], now[number] = k, best
 
 
 def _exchange(
@@ -125,21 +139,17 @@ def _exchange(
     does not hold them has a penalty of `most` at least. With the prices of all starts hardly any pair is left.
     """
     chosen = list(chosen)
-    moves = [(number, k) for number, options in enumerate(layers) for k in range(len(options))]
-    where = {move: index for index, move in enumerate(moves)}
-    owner = torch.tensor([number for number, _ in moves])
-    losses = torch.tensor([layers[number][k].loss for number, k in moves], dtype=torch.float64)
-    costs = torch.tensor([[layers[number][k].costs[n] for n in limits] for number, k in moves], dtype=torch.float64)
-    limit = torch.tensor(list(limits.values()), dtype=torch.float64)
+    table = _Moves(layers, limits)
+    owner, limit = table.owner, table.limit
     price = torch.tensor(prices, dtype=torch.float64).T
-    most = 1 + losses.abs().sum()
+    most = 1 + table.losses.abs().sum()
 
     def penalty(over: Tensor) -> Tensor:
         return torch.where(over > 0, most * (1 + VIOLATION * over / limit.clamp_min(1e-9)), 0.0).sum(-1)
 
     for _ in range(EXCHANGES):
-        now = torch.tensor([where[move] for move in enumerate(chosen)])
-        gain, change, over = losses[now][owner] - losses, costs - costs[now][owner], costs[now].sum(0) - limit
+        now = table.at(chosen)
+        (gain, change), over = table.changes(now), table.costs[now].sum(0) - limit
         stay = now[:1]  # the first layer keeps what it has: a pair with it changes one layer only
         frees = (change < 0).any(1)
         left = torch.cat([frees.nonzero()[:, 0], stay])
@@ -160,8 +170,8 @@ def _exchange(
                 best, pair = value, (part[row], right[column])
         if best <= 1e-12 * most - penalty(over):
             break
-        for number, k in (moves[int(one)] for one in pair):
-            if (number, k) != moves[int(stay)]:
+        for number, k in (table.moves[int(one)] for one in pair):
+            if (number, k) != table.moves[int(stay)]:
                 chosen[number] = k
     return chosen
 
