@@ -96,6 +96,20 @@ def test_other_batch_sizes_under_compile() -> None:
         assert_close(compiled(x), layer(x))
 
 
+@pytest.mark.parametrize("kind", [one for one in LAYERS if hasattr(one, "is_transposed")], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("is_training", [True, False])
+def test_other_image_sizes_under_compile(kind: type[FactorizedLayer], is_training: bool) -> None:
+    """From the second size on torch traces sizes as symbols."""
+    case = plain_case(SUBJECTS[0], kind)
+    layer = case.layer().train(is_training)
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    (x,) = case.inputs
+    with torch.set_grad_enabled(is_training):
+        for other in (x, torch.cat([x] * 2, 2), torch.cat([x] * 3, -1), torch.cat([x] * 2)):
+            assert_close(compiled(other), layer(other))
+
+
 @IN_TURN
 def test_no_search_in_forward(subject: Subject, kind: type[FactorizedLayer], monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a plan for a class of sizes exists, neither forward nor backward asks opt_einsum for a path."""

@@ -28,9 +28,16 @@ class Positions(NamedTuple):
     @property
     def nominal(self) -> "Positions":
         """The positions that a plan is made for, in steps of four: it depends on their order of magnitude only."""
-        n_in = 16 * 4 ** sum(1 for limit in (32, 128, 512, 2048, 8192) if self.n_in > limit)  # an "if" makes torch 2.6 trace a constant
-        n_out = n_in * self.stride if self.is_transposed else max(1, n_in // self.stride)
-        return Positions(n_in, n_out, self.kernel, self.is_transposed, self.stride, self.is_pointwise)
+        return nominal_positions(self.n_in, self.kernel, self.is_transposed, self.stride, self.is_pointwise)
+
+
+def nominal_positions(
+    n_in: int, kernel: tuple[int, ...], is_transposed: bool = False, stride: int = 1, is_pointwise: bool = False
+) -> Positions:
+    """`Positions.nominal` from a number that may be symbolic: torch 2.6 traces no property of a tuple that holds one."""
+    n_in = 16 * 4 ** sum(1 for limit in (32, 128, 512, 2048, 8192) if n_in > limit)  # an "if" makes torch 2.6 trace a constant
+    n_out = n_in * stride if is_transposed else max(1, n_in // stride)
+    return Positions(n_in, n_out, kernel, is_transposed, stride, is_pointwise)
 
 
 @dataclass(frozen=True)

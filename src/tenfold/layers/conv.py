@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from tenfold.buckets import places
-from tenfold.contract import ContractionPlan, Positions
+from tenfold.contract import ContractionPlan, Positions, nominal_positions
 from tenfold.fold import Fold, make_fold
 from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer, Workload, check_format, check_tensor, uniform_std
@@ -114,7 +114,7 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
     def _positions(self, x: Tensor) -> Positions:
         """The class of the numbers of places read and written."""
         stride = math.prod(self.stride)
-        return Positions(places(x.shape[2:]), 1, tuple(self.kernel_size), self.is_transposed, stride, self._is_pointwise).nominal
+        return nominal_positions(places(x.shape[2:]), tuple(self.kernel_size), self.is_transposed, stride, self._is_pointwise)
 
     def plan(self, batch: int = 16, positions: Sequence[int] = (32, 32)) -> ContractionPlan:
         """How the weight is contracted with a batch of inputs with so many positions, in eval; `print` it."""
