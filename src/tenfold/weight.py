@@ -201,12 +201,13 @@ class FactorizedWeight(nn.Module):
         factors = [factor.detach() for factor in self.factors]
         size, carriers = self.network.sizes.get(rank, 0), self._carriers(rank)
         if not keep or not set(keep) <= set(range(size)) or len(set(keep)) < len(keep):
-            raise ValueError(
-                f"the slices {list(keep)} are to be kept of rank {rank!r}, which has {size}; give different numbers below that"
-            )
+            raise ValueError(f"the slices {list(keep)} are to be kept of rank {rank!r}, which has {size}; give different ones below that")
         for k, axis in carriers:
             factors[k] = factors[k].index_select(axis, torch.tensor(keep, device=factors[k].device))
-        return FactorizedWeight(self.network.resized({rank: len(keep)}), self.fold, factors).train(self.training)
+        smaller = FactorizedWeight(self.network.resized({rank: len(keep)}), self.fold, factors).train(self.training)
+        for mine, other in zip(smaller.factors, self.factors, strict=True):
+            mine.requires_grad_(other.requires_grad)
+        return smaller
 
     def _carriers(self, rank: str) -> tuple[tuple[int, int], ...]:
         if rank not in self.network.ranks:

@@ -169,8 +169,10 @@ def test_slice_sizes_and_truncation() -> None:
     assert sizes.shape == (3,) and sizes[1] == 0 and bool((sizes[[0, 2]] > 0).all())
     by_hand = [torch.stack([f[:, :, n].norm() if k == 0 else f[:, n].norm() for n in range(3)]) for k, f in enumerate(weight.factors)]
     assert_close(sizes, (by_hand[0] * by_hand[1] * by_hand[2]).detach())
+    weight.factors[1].requires_grad_(False)
     smaller = weight.eval().truncated("r", [2, 0])
     assert not smaller.training
+    assert [factor.requires_grad for factor in smaller.factors] == [factor.requires_grad for factor in weight.factors]
     assert smaller.network.ranks == {"r": 2}
     assert_close(smaller.dense(), weight.dense())
     assert_close(smaller.factors[0][:, :, 0], weight.factors[0][:, :, 2])
@@ -179,7 +181,7 @@ def test_slice_sizes_and_truncation() -> None:
 @pytest.mark.parametrize(
     ("rank", "keep", "message"),
     [
-        ("r", [], r"the slices \[\] are to be kept of rank 'r', which has 3; give different numbers below that"),
+        ("r", [], r"the slices \[\] are to be kept of rank 'r', which has 3; give different ones below that"),
         ("r", [0, 3], r"the slices \[0, 3\] are to be kept of rank 'r', which has 3"),
         ("r", [1, 1], r"the slices \[1, 1\] are to be kept"),
         ("o1", [0], r"'o1' is no rank of 'g o1 r, .*; its ranks are \['r'\]: name one of them"),
