@@ -50,17 +50,19 @@ def allocate(layers: Sequence[Sequence[Option]], totals: Mapping[str, float], fi
             )
     useful = [_useful(options, list(limits)) for options in layers]
     layers = [[options[k] for k in numbers] for options, numbers in zip(layers, useful, strict=True)]
+    table = _Moves(layers, limits)
     starts, prices = [], []
     for weights in _mixtures(tuple(limits)):
         scaled = [[sum(w * option.costs[n] / max(limits[n], 1e-9) for n, w in weights.items()) for option in options] for options in layers]
         inside, outside, price = _bisect(layers, scaled, limits)
-        inside = _fill(layers, inside, limits)
+        if _holds(layers, inside, limits):
+            inside = _fill(table, inside)
         prices.append([price * weights[n] / max(limits[n], 1e-9) for n in limits])
         starts.append((not _holds(layers, inside, limits), _loss(layers, inside), inside, outside))
     best: list[int] | None = None
     for _, _, *pair in sorted(starts)[:STARTS]:
         for start in pair:
-            chosen = _exchange(layers, start, limits, prices)
+            chosen = _exchange(table, start, prices)
             if _holds(layers, chosen, limits) and (best is None or _loss(layers, chosen) < _loss(layers, best)):
                 best = chosen
     if best is None:
@@ -111,13 +113,9 @@ class _Moves:
         return self.losses[now][self.owner] - self.losses, self.costs - self.costs[now][self.owner]
 
 
-def _fill(layers: Sequence[Sequence[Option]], chosen: list[int], limits: Mapping[str, float]) -> list[int]:
+def _fill(table: _Moves, chosen: Sequence[int]) -> list[int]:
     """Spends what is left: again and again the change that lowers the loss most for what it costs, while the limits hold."""
-    chosen = list(chosen)
-    if not _holds(layers, chosen, limits):
-        return chosen
-    table = _Moves(layers, limits)
-    now = table.at(chosen)
+    chosen, now = list(chosen), table.at(chosen)
     while True:
         gain, change = table.changes(now)
         price = (change.clamp_min(0) / table.limit.clamp_min(1e-9)).sum(1)
@@ -129,18 +127,14 @@ def _fill(layers: Sequence[Sequence[Option]], chosen: list[int], limits: Mapping
         chosen[number], now[number] = k, best
 
 
-def _exchange(
-    layers: Sequence[Sequence[Option]], chosen: list[int], limits: Mapping[str, float], prices: Sequence[Sequence[float]]
-) -> list[int]:
+def _exchange(table: _Moves, chosen: Sequence[int], prices: Sequence[Sequence[float]]) -> list[int]:
     """Changes of one or two layers that lower the loss most, again and again; first of all those that make the limits hold.
 
     Pairs of changes are as many as the square of all options, so those that cannot be the best are left out unseen. Whatever the prices,
     a pair that holds the limits lowers the loss by no more than its loss and cost are worth at them, less what is unspent; a pair that
     does not hold them has a penalty of `most` at least. With the prices of all starts hardly any pair is left.
     """
-    chosen = list(chosen)
-    table = _Moves(layers, limits)
-    owner, limit = table.owner, table.limit
+    chosen, owner, limit = list(chosen), table.owner, table.limit
     price = torch.tensor(prices, dtype=torch.float64).T
     most = 1 + table.losses.abs().sum()
 
