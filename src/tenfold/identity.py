@@ -47,12 +47,13 @@ def data_identity(data: Any) -> str:
     if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
         return data_identity(data.dataset)
     with torch.random.fork_rng(devices=[]):
-        readings = [[_bytes(part) for part in tree_leaves(calibration_pair(data, LOOK, "data"))] for _ in range(2)]
+        readings = [[value_bytes(part) for part in tree_leaves(calibration_pair(data, LOOK, "data"))] for _ in range(2)]
     digest = hashlib.sha256(b"".join(one for one, again in zip(*readings, strict=False) if one == again))
     return f"{n_batches(data, 1)} samples, {digest.hexdigest()[:16]}"
 
 
-def _bytes(value: Any) -> bytes:
+def value_bytes(value: Any) -> bytes:
+    """Shape and values of a tensor of any dtype, or the text of another value: what a hash of data is made of."""
     if isinstance(value, Tensor):
         return str(tuple(value.shape)).encode() + value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return str(value).encode()
