@@ -155,7 +155,7 @@ class Format(abc.ABC):
         return tuple(self.free_ranks(network).values())
 
     def _resolve(self, widest: Network) -> Mapping[str, int]:
-        most, largest, name = self.free_ranks(widest), self.largest_rank(widest), type(self).__name__
+        most, name = self.free_ranks(widest), type(self).__name__
         if self.rank is None:
             raise ValueError(f"{name}() has no rank; a layer needs one: give {name}(rank=8), or let tenfold.plan choose")
         ranks = self.rank if isinstance(self.rank, tuple) else () if isinstance(self.rank, float) else (self.rank,)
@@ -173,9 +173,10 @@ class Format(abc.ABC):
         elif isinstance(self.rank, float):
             if not 0 < self.rank <= 1:
                 raise ValueError(f"{name} got the rank {self.rank}; a fraction must be above 0 and at most 1; for a whole rank give an int")
+            largest = self.largest_rank(widest)
             chosen = {rank: max(1, round(self.rank * min(size, largest))) for rank, size in most.items()}
         else:
-            if self.rank > largest:
+            if self.rank > (largest := self.largest_rank(widest)):
                 raise ValueError(f"{name} got rank {self.rank}, but ranks above {largest} add nothing here; choose at most that")
             chosen = {rank: min(self.rank, size) for rank, size in most.items()}
         if min(chosen.values(), default=1) < 1:
