@@ -123,7 +123,7 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
 
     def extra_repr(self) -> str:
         """The torch layer's."""
-        return self._dense(self.bias is not None, "meta", None).extra_repr()
+        return self.dense_type.extra_repr(self)  # pyright: ignore[reportArgumentType] - it reads the options, which are here too
 
 
 _OPTIONS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "padding_mode")

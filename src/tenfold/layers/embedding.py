@@ -122,8 +122,7 @@ class EmbeddingLayer(FactorizedLayer, abc.ABC):
 
     def extra_repr(self) -> str:
         """The torch layer's."""
-        options = {name: getattr(self, name) for name in self.option_names}
-        return self.dense_type(**options, device="meta").extra_repr()
+        return self.dense_type.extra_repr(self)  # pyright: ignore[reportArgumentType] - it reads the options, which are here too
 
 
 class Embedding(EmbeddingLayer):

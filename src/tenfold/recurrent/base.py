@@ -297,4 +297,4 @@ class Recurrent(nn.Module, abc.ABC):
 
     def extra_repr(self) -> str:
         """The arguments of torch's layer."""
-        return repr(self._dense_twin("meta", torch.float32)).partition("(")[2][:-1]
+        return self.dense_type.extra_repr(self)  # pyright: ignore[reportArgumentType] - it reads the options, which are here too
