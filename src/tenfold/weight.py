@@ -8,7 +8,7 @@ convolve  (N, in, *positions) -> (N, out, *positions)
 
 import math
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from tenfold import contract
 from tenfold.buckets import bucket
 from tenfold.contract import ContractionPlan, Machine, Positions
 from tenfold.contract.kept import Kept, constant_result
-from tenfold.contract.run import full_precision, is_cast, pad_channels
+from tenfold.contract.run import cast, full_precision, pad_channels
 from tenfold.contract.steps import PairPlan, RowsPlan
 from tenfold.fold import Fold
 from tenfold.network import Network
@@ -108,13 +108,14 @@ class FactorizedWeight(nn.Module):
         if not x.dim() or x.shape[-1] != size_in.size:
             given = x.shape[-1] if x.dim() else "no"
             raise RuntimeError(f"the input has {given} features, but this weight of shape {self.fold.shape} needs {size_in.size}")
-        x, is_kept = self._cast(x), self.is_kept()
+        x, is_kept = cast(x, self._values()[0].dtype), self.is_kept()
         if self.is_rebuilt and not is_kept:
             return F.linear(x, self.dense().to(x.dtype))
         if size_in.padding:
             x = F.pad(x, (0, size_in.padding))
         batch = bucket(math.prod(x.shape[:-1]))
         ready = self._ready(("apply", batch, x.dtype), lambda term: self.plan_apply(batch, is_kept, term))
+        self._remember("apply", x, [partial(contract.linear, *one) for one in ready])
         return self._cut(reduce(torch.add, [contract.linear(plan, tensors, x) for plan, tensors in ready]))
 
     def _cut(self, y: Tensor) -> Tensor:
@@ -128,7 +129,7 @@ class FactorizedWeight(nn.Module):
         ready = self._ready(("apply", bucket(batch), self.factors[0].dtype), lambda term: self.plan_apply(bucket(batch), True, term))
 
         def apply(x: Tensor) -> Tensor:
-            x = self._cast(x)
+            x = cast(x, self._values()[0].dtype)
             if size_in.padding:
                 x = F.pad(x, (0, size_in.padding))
             return self._cut(reduce(torch.add, [contract.linear(plan, [one.to(x.dtype) for one in tensors], x) for plan, tensors in ready]))
@@ -164,26 +165,18 @@ class FactorizedWeight(nn.Module):
         `spatial(x, weight, groups)` is the layer's own convolution with its stride, padding and dilation and without bias;
         `positions` are the numbers of places that it reads and writes, from which the plan's cost is computed.
         """
-        x, is_kept, p, fold = self._cast(x), self.is_kept(), positions, self.fold
+        x, is_kept, p, fold = cast(x, self._values()[0].dtype), self.is_kept(), positions, self.fold
         if self.is_rebuilt and not is_kept:
             return spatial(x, self.dense().to(x.dtype), fold.groups)
         if self._is_padded and fold.axis("i").padding:
             x = pad_channels(x, fold.groups, fold.axis("i").padding)
         sizes = (bucket(x.shape[0]), is_kept, p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride)
         ready = self._ready(("convolve", sizes[0], p, x.dtype), lambda term: self.plan_convolve(*sizes, term))
+        self._remember("convolve", x, [contract.convolution(*one, x, p.is_pointwise) for one in ready])
         y = reduce(torch.add, [contract.convolve(plan, tensors, x, None if p.is_pointwise else spatial) for plan, tensors in ready])
         if self._is_padded and (axis := fold.axis("o")).padding:
             y = y.unflatten(1, (fold.groups, -1)).narrow(2, 0, axis.size // axis.groups).flatten(1, 2)
         return y
-
-    def _cast(self, x: Tensor) -> Tensor:
-        """The input in the dtype that autocast asks for; without it, an input of another dtype than the factors is refused."""
-        dtype = self._values()[0].dtype
-        if is_cast(x) and x.is_floating_point() and x.dtype != torch.float64:
-            return x.to(torch.get_autocast_dtype(x.device.type))
-        if x.dtype != dtype:
-            raise RuntimeError(f"the input has the dtype {x.dtype}, but the weight has {dtype}; convert one of them")
-        return x
 
     # -- ranks ------------------------------------------------------------------------------------------------------
 
@@ -270,6 +263,14 @@ class FactorizedWeight(nn.Module):
         """`make()`, or what it gave before, where `is_kept()` and no factor has changed since; `train()` and `eval()` forget all."""
         self._prepared.forget_where_trained()
         return self._prepared.find(key, self._values(), make) if self.is_kept() else make()
+
+    def recall(self, verb: str, x: Tensor) -> Callable[..., Tensor] | None:
+        """How `apply` or `convolve` was done for an input like x; None: call it. `self.factors` would take torch as long as a product."""
+        return self._prepared.recall(verb, x, self._modules["factors"]) if self.is_kept() else None
+
+    def _remember(self, verb: str, x: Tensor, runs: list[Callable[..., Tensor]]) -> None:
+        if self.is_kept() and not self._is_padded:
+            self._prepared.remember(verb, x, self.factors, runs)
 
     def _values(self) -> list[Tensor]:
         """The factors; a plain `ParameterList` is slow to iterate over, and its dictionary lacks those that are parametrised."""

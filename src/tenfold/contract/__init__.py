@@ -14,6 +14,7 @@ A measured machine model is another `Machine` value; a native kernel is another 
 """
 
 from tenfold.contract.chain import linear as linear
+from tenfold.contract.convolve_run import convolution as convolution
 from tenfold.contract.convolve_run import convolve as convolve
 from tenfold.contract.convolve_steps import Positions as Positions
 from tenfold.contract.convolve_steps import nominal_positions as nominal_positions

@@ -11,6 +11,7 @@ from tenfold.contract.steps import ContractionPlan
 
 FEWEST_CHANNELS = 12  # matrix products with fewer rows or columns take up to five times as long as torch's convolutions
 MOVED_BATCH = 16  # images; smaller batches lose more by being laid out anew than they gain
+LARGE_STATE = 1 << 16  # values of a state; with smaller ones torch's convolutions of a kernel of one value are faster for few images
 FRESH_BYTES, TILE_BYTES = 32 << 20, 8 << 20  # what malloc never keeps for the next time; and of parts that it does
 Spatial: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -37,12 +38,32 @@ def convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spati
     return y.contiguous() if is_moved else y
 
 
+def convolution(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, is_pointwise: bool) -> Callable[[Tensor, Spatial], Tensor]:
+    """`convolve` for inputs of the shape of x: what it would decide for each of them is decided once."""
+    steps = [
+        (step.kind == "convolve" and not is_pointwise, weight, step.n_shared) for step, weight in zip(plan.steps, prepared, strict=True)
+    ]
+    pointwise = (F.conv1d, F.conv2d, F.conv3d)[x.dim() - 3]
+
+    def plain(x: Tensor, spatial: Spatial) -> Tensor:
+        for is_spatial, weight, n_groups in steps:
+            x = spatial(x, weight, n_groups) if is_spatial else pointwise(x, weight, None, 1, 0, 1, n_groups)
+        return x
+
+    is_multiplied = x.dim() == 4 and (is_pointwise or len(prepared) > 1) and _is_multiplied(plan, x)
+    if plan.is_cached and plan.is_plain and not is_multiplied:
+        return plain
+    return lambda x, spatial: convolve(plan, prepared, x, None if is_pointwise else spatial)
+
+
 # -- on a CPU, without gradients: matrix products that also lay images out --------------------------------------------------
 
 
 def _is_multiplied(plan: ContractionPlan, like: Tensor) -> bool:
-    """Whether products pay: not for the few images of the smallest plans, for which convolutions of a kernel of one value are faster."""
-    return plan.is_cached and plan.batch > 1 and plan.is_plain and plan.narrowest >= FEWEST_CHANNELS and like.device.type == "cpu"
+    """Whether products pay: with few images only where these are large. What torch.vmap hands out does not tell its layout."""
+    if not (plan.is_cached and plan.is_plain) or (plan.batch == 1 and plan.largest < LARGE_STATE) or plan.narrowest < FEWEST_CHANNELS:
+        return False
+    return like.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
 
 
 def _multiplied(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:
@@ -99,7 +120,7 @@ def _is_moved(plan: ContractionPlan, x: Tensor) -> bool:
 
     In eval they do where `_multiplied` cannot be used for the order of the channels, and not where it is slower.
     """
-    if x.dim() != 4 or x.device.type != "cpu" or torch.compiler.is_compiling() or (plan.is_cached and plan.is_plain):
+    if (plan.is_cached and plan.is_plain) or torch.compiler.is_compiling() or x.dim() != 4 or x.device.type != "cpu":
         return False
     if x.shape[0] < MOVED_BATCH or not x.is_contiguous():
         return False
@@ -111,7 +132,8 @@ def _convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spat
     pointwise = (F.conv1d, F.conv2d, F.conv3d)[n_spatial - 1]
     samples = x.shape[0]
     for step, weight in zip(plan.steps, prepared, strict=True):
-        x = _reorder(x, step.view, step.perm, n_spatial)
+        if step.perm is not None:
+            x = _reorder(x, step.view, step.perm, n_spatial)
         if step.n_passing > 1:
             x = x.reshape(samples * step.n_passing, x.shape[1] // step.n_passing, *x.shape[2:])
         if step.kind == "convolve" and spatial is not None:
@@ -120,13 +142,11 @@ def _convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spat
             x = pointwise(x, weight, groups=step.n_shared)
         if step.n_passing > 1:
             x = x.reshape(samples, step.n_passing * x.shape[1], *x.shape[2:])
-    return _reorder(x, plan.out_view, plan.out_perm, n_spatial)
+    return x if plan.out_perm is None else _reorder(x, plan.out_view, plan.out_perm, n_spatial)
 
 
-def _reorder(x: Tensor, view: tuple[int, ...], perm: tuple[int, ...] | None, n_spatial: int) -> Tensor:
+def _reorder(x: Tensor, view: tuple[int, ...], perm: tuple[int, ...], n_spatial: int) -> Tensor:
     """The channels of x, seen as the indices of sizes `view`, in another order."""
-    if perm is None:
-        return x
     y = x.reshape(x.shape[0], *view, *x.shape[2:])
     y = y.permute(0, *(axis + 1 for axis in perm), *range(y.dim() - n_spatial, y.dim()))
     return y.reshape(x.shape)

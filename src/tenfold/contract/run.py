@@ -60,6 +60,15 @@ def full_precision(like: Tensor) -> Any:
     return torch.autocast(like.device.type, enabled=False) if is_cast(like) else contextlib.nullcontext()
 
 
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """An input in the dtype that autocast asks for; without it, one of another dtype than the weight's is refused."""
+    if is_cast(x) and x.is_floating_point() and x.dtype != torch.float64:
+        return x.to(torch.get_autocast_dtype(x.device.type))
+    if x.dtype != dtype:
+        raise RuntimeError(f"the input has the dtype {x.dtype}, but the weight has {dtype}; convert one of them")
+    return x
+
+
 def is_cast(x: Tensor) -> bool:
     """Whether autocast is on where a tensor is; torch knows none for "meta", and refuses the question."""
     return not x.is_meta and torch.is_autocast_enabled(x.device.type)

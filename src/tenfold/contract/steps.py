@@ -157,6 +157,11 @@ class ContractionPlan:
         """The fewest channels that a pointwise step of a convolution reads or writes; 0 where there is none."""
         return min((min(step.group.shape[:2]) for step in self.steps if step.kind == "linear"), default=0)
 
+    @cached_property
+    def largest(self) -> int:
+        """The most values of a state, for each sample."""
+        return max((step.size for step in self.steps), default=0)
+
     @property
     def seconds(self) -> float:
         """Predicted time for a batch. Kept as a whole number, since Dynamo of torch 2.6 cannot take a plan with a float for a constant."""

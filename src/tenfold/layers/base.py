@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from tenfold.format import Format
 from tenfold.network import Network
 from tenfold.weight import FactorizedWeight
 
-CALL_SECONDS = 3e-5  # of Python for a call, beyond those of torch's own layer; measured, of the same order for all layers
+CALL_SECONDS = 1.5e-5  # of Python for a call, beyond those of torch's own layer; measured, of the same order for all layers
 NOMINAL_BATCHES = (16, 256)  # FLOP are counted at these: the plan, and so the count, may differ between batch sizes
 
 
@@ -142,6 +142,10 @@ class FactorizedLayer(nn.Module, abc.ABC):
     def plan(self, batch: int = 16) -> ContractionPlan | RowsPlan:
         """How the weight is contracted with a batch in eval; `print` it."""
         return self.factorized.plan_apply(batch, True)
+
+    def _recall(self, verb: str, x: Tensor) -> Callable[..., Tensor] | None:
+        factorized: Any = self._modules["factorized"]  # torch takes as long to find `self.factorized` as for a small product
+        return factorized.recall(verb, x)
 
     def _bias_like(self, dense: nn.Module) -> nn.Parameter | None:
         bias: Any = getattr(dense, "bias", None)

@@ -96,6 +96,8 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
 
     def _convolve(self, x: Tensor, spatial: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
         """The convolution with bias, for a batch or a single sample."""
+        if (run := self._recall("convolve", x)) is not None:
+            return self._biased(run(x, spatial))
         n_spatial = len(self.kernel_size)
         check_tensor(type(self).__name__, x)
         if x.dim() not in (n_spatial + 1, n_spatial + 2) or x.shape[-n_spatial - 1] != self.in_channels:
@@ -105,11 +107,13 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
             )
         if x.dim() == n_spatial + 1:
             return self._convolve(x[None], spatial)[0]
-        y = self.factorized.convolve(x, spatial, self._positions(x))
-        if self.bias is None:
+        return self._biased(self.factorized.convolve(x, spatial, self._positions(x)))
+
+    def _biased(self, y: Tensor) -> Tensor:
+        if (bias := self.bias) is None:
             return y
-        bias = self.bias.to(y.dtype).reshape(-1, *[1] * n_spatial)
-        return y.add_(bias) if self.factorized.is_kept() and type(self.bias) is nn.Parameter else y + bias
+        place = bias.to(y.dtype).view(-1, *[1] * len(self.kernel_size))
+        return y.add_(place) if self.factorized.is_kept() and type(bias) is nn.Parameter else y + place
 
     def _positions(self, x: Tensor) -> Positions:
         """The class of the numbers of places read and written."""

@@ -1,0 +1,119 @@
+"""Calls in eval are done as earlier ones were, until something that they depend on changes."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize, prune
+from torch.testing import assert_close
+
+import tenfold.nn as tnn
+from tenfold.contract import kept
+from tenfold.formats import CP, SVD, TT, Tucker
+
+LAYERS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
+    "linear": (lambda: tnn.Linear(24, 36, format=SVD(rank=5)), (3, 24)),
+    "three factors": (lambda: tnn.Linear(24, 36, format=TT(rank=3)), (2, 3, 24)),
+    "conv1d": (lambda: tnn.Conv1d(24, 36, 3, padding=1, format=CP(rank=5)), (2, 24, 9)),
+    "conv2d": (lambda: tnn.Conv2d(24, 36, 3, format=Tucker(rank=12)), (2, 24, 7, 6)),
+    "many images": (lambda: tnn.Conv2d(24, 36, 3, format=CP(rank=12)), (17, 24, 7, 6)),
+    "large images": (lambda: tnn.Conv2d(16, 16, 3, padding=1, format=CP(rank=16)), (1, 16, 65, 64)),
+    "pointwise": (lambda: tnn.Conv2d(24, 36, 1, format=SVD(rank=12)), (2, 24, 7, 6)),
+    "sum of terms": (lambda: tnn.Conv2d(24, 36, 3, groups=2, bias=False, format=CP(rank=4)), (2, 24, 7, 6)),
+    "transposed": (lambda: tnn.ConvTranspose2d(24, 36, 3, stride=2, format=Tucker(rank=12)), (2, 24, 7, 6)),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def called(request: pytest.FixtureRequest) -> tuple[Any, torch.Tensor]:
+    """A layer that has been called in eval, and the input."""
+    make, shape = LAYERS[request.param]
+    torch.manual_seed(0)
+    layer, x = make().eval(), torch.randn(shape)
+    with torch.no_grad():
+        layer(x)
+    return layer, x
+
+
+def is_recalled(layer: Any, x: torch.Tensor) -> bool:
+    """Whether a call with x is done as an earlier one was."""
+    verb = "apply" if isinstance(layer, tnn.Linear) else "convolve"
+    return layer.factorized.recall(verb, x) is not None
+
+
+def check(layer: Any, x: torch.Tensor) -> None:
+    assert_close(layer(x), layer.to_dense()(x), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_call_like_an_earlier_one_is_done_as_that_was(called: tuple[Any, torch.Tensor]) -> None:
+    layer, x = called
+    assert is_recalled(layer, x)
+    check(layer, torch.randn_like(x))
+    assert not is_recalled(layer, x.double()) and not is_recalled(layer, x[:1].repeat(5, *[1] * (x.dim() - 1)))
+    if x.dim() == 4:
+        last = x.contiguous(memory_format=torch.channels_last)
+        check(layer, last)
+        assert layer(last).is_contiguous(memory_format=torch.channels_last)
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "in place": lambda layer: layer.factorized.factors[0].mul_(2),
+    "another tensor": lambda layer: setattr(layer.factorized.factors[0], "data", layer.factorized.factors[0].data * 2),
+    "another parameter": lambda layer: layer.factorized.factors.__setitem__(-1, nn.Parameter(layer.factorized.factors[-1] * 2)),
+    "a loaded state": lambda layer: layer.load_state_dict({k: 2 * v for k, v in layer.state_dict().items()}),
+    "an assigned state": lambda layer: layer.load_state_dict({k: 2 * v for k, v in layer.state_dict().items()}, assign=True),
+    "another weight": lambda layer: setattr(layer, "factorized", copy.deepcopy(layer.factorized)),
+    "bias": lambda layer: None if layer.bias is None else setattr(layer, "bias", nn.Parameter(layer.bias + 1)),
+    "bias in place": lambda layer: None if layer.bias is None else layer.bias.add_(1),
+    "pruned first": lambda layer: prune.l1_unstructured(layer.factorized.factors, "0", 0.5),
+    "pruned last": lambda layer: prune.l1_unstructured(layer.factorized.factors, str(len(layer.factorized.factors) - 1), 0.5),
+    "parametrised": lambda layer: parametrize.register_parametrization(layer.factorized.factors, "0", nn.Tanh()),
+    "trained between": lambda layer: layer.train().eval(),
+    "double": lambda layer: layer.double().float(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@torch.no_grad()
+def test_what_changes_is_seen(called: tuple[Any, torch.Tensor], change: str) -> None:
+    layer, x = called
+    CHANGES[change](layer)
+    for _ in range(3):
+        check(layer, x)
+
+
+@torch.no_grad()
+def test_a_changed_factor_is_seen_by_calls_with_other_inputs_too() -> None:
+    """The second input was not known before the change, the first one was."""
+    layer, x, other = tnn.Linear(24, 36, format=SVD(rank=5)).eval(), torch.randn(3, 24), torch.randn(300, 24)
+    layer(x)
+    layer.factorized.factors[0].mul_(2)
+    check(layer, other)
+    check(layer, x)
+
+
+@torch.no_grad()
+def test_few_inputs_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "MOST_CALLS", 2)
+    layer = tnn.Linear(24, 36, format=SVD(rank=5)).eval()
+    for rows in (1, 2, 3):
+        check(layer, torch.randn(rows, 24))
+    assert [is_recalled(layer, torch.randn(rows, 24)) for rows in (1, 2, 3)] == [False, False, True]
+
+
+def test_gradients_autocast_and_transforms_are_not_lost(called: tuple[Any, torch.Tensor]) -> None:
+    layer, x = called
+    layer(x.requires_grad_()).sum().backward()
+    assert x.grad is not None and all(parameter.grad is not None for parameter in layer.parameters())
+    with torch.no_grad():
+        expected = layer(x)
+        with torch.autocast("cpu"):
+            assert layer(x).dtype == torch.bfloat16
+        doubled = {name: 2 * value for name, value in layer.state_dict().items()}
+        assert not torch.allclose(torch.func.functional_call(layer, doubled, (x,)), expected)
+        assert_close(layer(x), expected)
+        assert_close(torch.vmap(layer)(torch.stack([x, 2 * x]))[0], expected)
