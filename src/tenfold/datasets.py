@@ -197,20 +197,20 @@ def parse_shape(text: str) -> tuple[tuple[int, ...], torch.dtype]:
     return shape, dtype
 
 
-def example_inputs(shape: str) -> Tensor:
-    """A few inputs of a shape: normally distributed, or zeros for whole numbers."""
+def example_inputs(shape: str, count: int = EXAMPLES) -> Tensor:
+    """`count` inputs of a shape: normally distributed, or zeros for whole numbers."""
     sizes, dtype = parse_shape(shape)
     if not dtype.is_floating_point:
-        return torch.zeros(EXAMPLES, *sizes, dtype=dtype)
-    return torch.randn(EXAMPLES, *sizes, generator=torch.Generator().manual_seed(0)).to(dtype)
+        return torch.zeros(count, *sizes, dtype=dtype)
+    return torch.randn(count, *sizes, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
-def first_inputs(data: Any) -> Any:
-    """The inputs of the first few samples; None where there are no data."""
+def first_inputs(data: Any, count: int = EXAMPLES) -> Any:
+    """The inputs of the first samples, at most `count`; None where there are no data."""
     if data is None:
         return None
-    inputs, _ = next(iter(batches(data, EXAMPLES)))
-    return _first(inputs, EXAMPLES)
+    inputs, _ = next(iter(batches(data, count)))
+    return _first(inputs, count)
 
 
 def _first(inputs: Any, count: int) -> Any:

@@ -55,10 +55,11 @@ def plan(
         calibration: a data set, loader or batches of real inputs. Errors are then measured on the layers' outputs, weighted by what
             they cost the whole model; else on the weights, all layers alike. Targets that are classes, or outputs called "logits", say
             that outputs are classes; without them they count as values.
-        latency: "measured": whatever the plan picks is timed beside the dense layer on this machine, on `inputs`, and what is slower
-            is not used: the layer gets another rank or format, or stays dense. "ignored": nothing is timed, the budget is met with
-            the smallest error, and a layer may run slower than dense although it has fewer FLOP. "auto": as "measured" where the
-            budget counts FLOP, but where it cannot be met so, or only at a much larger loss, without regard to times, with a warning.
+        latency: "measured": whatever the plan picks is timed beside the dense layer on this machine, on `inputs` (give one sample for a
+            model that gets one at a time), and what is slower is not used: the layer gets another rank or format, or stays dense.
+            "ignored": nothing is timed, the budget is met with the smallest error, and a layer may run slower than dense although it
+            has fewer FLOP. "auto": as "measured" where the budget counts FLOP, but where it cannot be met so, or only at a much larger
+            loss, without regard to times, with a warning.
 
     Raises:
         ValueError: no layer can be factorised, a pattern matches nothing, the budget is impossible (the message names the

@@ -145,6 +145,20 @@ def test_a_plan_can_be_written_edited_and_carried_out(cli: Cli, folder: Path) ->
     assert result["accuracy"] == {"dense": None, "compressed": None, "finetuned": None}
 
 
+@pytest.mark.parametrize("data", [("--input-shape", "3,6,6"), ("--data", "net.py:test")], ids=["shape", "data"])
+@pytest.mark.parametrize("command", ["plan", "compress"])
+def test_layers_are_timed_in_calls_with_so_many_samples(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, data: tuple[str, str]
+) -> None:
+    sizes = []
+    monkeypatch.setattr("tenfold.ranks.latency.measured_speedups", lambda offers, picked, inputs: sizes.append(len(inputs)) or {})
+    given = ["--budget", "flops=0.6", data[0], data[1].replace("net.py", f"{folder}/net.py"), "--out", f"{tmp_path}/out.toml"]
+    for options, size in (((), 32), (("--latency-batch", "1"), 1), (("--latency-batch", "40"), 40)):
+        sizes.clear()
+        in_process(command, f"{folder}/net.py:network", *given, *options)
+        assert set(sizes) == {size}
+
+
 def test_finetune_takes_a_compressed_model_and_gives_one(cli: Cli, folder: Path, compressed: object) -> None:
     files = ("--weights", "small/model.safetensors", "--teacher", "dense.pt", "--out", "better.safetensors")
     done = cli("finetune", "net.py:network", *files, "--train", "net.py:train", "--data", "net.py:test", "--epochs", "2", "--json")

@@ -55,6 +55,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         (["plan", "{net}:network", "--budget", "accuracy_drop=1"], "a loss of accuracy, which a plan cannot know; models have to be made"),
         (["plan", "{net}:network", "--budget", "accuracy_drop=-1"], "accuracy_drop=-1.0; it needs points of top-1 accuracy, at least 0"),
         (["plan", "{net}:network", "--budget", "0.5", "--latency", "measured"], "times layers, which needs an example input"),
+        (["plan", "{net}:network", "--budget", "flops=0.5", "--latency-batch", "0"], "--latency-batch is 0; a call has at least 1 sample"),
         (
             ["compress", "{net}:network", "--out", "{out}", "--budget", "accuracy_drop=1"],
             "comes without --validation; a loss of accuracy has to be measured on data that were not trained on: add --validation 0.1",

@@ -17,6 +17,7 @@ from tenfold.plan import Filter, Latency
 from tenfold.precision import Precision
 from tenfold.progress import Progress
 from tenfold.recurrent.opened import opened_view
+from tenfold.running import EXAMPLES
 from tenfold.sources import read_model
 from tenfold.survey import survey
 
@@ -108,20 +109,23 @@ class Data:
             check_labels(model, data)
         return data
 
-    def inputs(self, model: nn.Module, calibration: str | None = None) -> Any:
+    def inputs(self, model: nn.Module, calibration: str | None = None, count: int = EXAMPLES) -> Any:
         """An example input, which the model takes: of --input-shape, else the first of the data; None where there is neither.
 
         Args:
             calibration: the data of --calibration, taken where --data is not given.
+            count: samples, at most.
 
         Raises:
-            ValueError: the model fails on it.
+            ValueError: the model fails on it, or there is to be none.
         """
+        if count < 1:
+            raise ValueError(f"--latency-batch is {count}; a call has at least 1 sample: give the number that the model will get at once")
         text = self.data if self.data is not None else calibration
         if self.input_shape is not None and (text is None or not Path(text).expanduser().is_dir()):
-            inputs, origin = example_inputs(self.input_shape), f"--input-shape {self.input_shape}"
+            inputs, origin = example_inputs(self.input_shape, count), f"--input-shape {self.input_shape}"
         else:
-            inputs, origin = first_inputs(self.read(text)), f"the data {text}"
+            inputs, origin = first_inputs(self.read(text), count), f"the data {text}"
         if inputs is not None:
             check_inputs(model, inputs, origin)
         return inputs
@@ -159,6 +163,8 @@ class Planning:
     latency: Latency = "auto"
     """measured: what would be chosen is timed on this machine, and what runs slower than dense is not used. ignored: a layer may be
     slower although it has fewer FLOP. auto: measured for budgets of FLOP, as far as they can be kept so; the report says so."""
+    latency_batch: int = EXAMPLES
+    """Samples of the calls that are timed: 1 for a model that gets one image at a time, where other layers may be slower."""
 
     @property
     def accuracy_drop(self) -> float | None:

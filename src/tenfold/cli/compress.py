@@ -76,7 +76,8 @@ def compress(
         steps("reading model and data", 0, 1)
         network = weights.load(model, common.seed)
         check_space(out, n_bytes(network))
-        inputs, test, train = data.inputs(network, calibration), data.test(network), data.read(finetune)
+        inputs = data.inputs(network, calibration, planning.latency_batch)
+        test, train = data.test(network), data.read(finetune)
         job = Job(network, out, test, data.read(calibration), inputs, common.seed, steps, sequential)
         train, held = held_data(validation, train, data, common.seed)
         steps("reading model and data", 1, 1)
@@ -101,7 +102,7 @@ def _given_plan(plan: Path | None, planning: Planning) -> Plan | None:
     if plan is not None:
         if planning != Planning():
             raise ValueError(
-                f"--plan {plan} comes with --budget, --format, --filter, --skip or --latency; the plan says it all: "
+                f"--plan {plan} comes with --budget, --format, --filter, --skip, --latency or --latency-batch; the plan says it all: "
                 "leave them or --plan out"
             )
         return read_plan(plan)

@@ -44,7 +44,7 @@ def plan(
                 network,
                 planning.format,
                 budget=planning.budget,
-                inputs=data.inputs(network, calibration),
+                inputs=data.inputs(network, calibration, planning.latency_batch),
                 filter=planning.layers(network),
                 calibration=data.read(calibration),
                 latency=planning.latency,
