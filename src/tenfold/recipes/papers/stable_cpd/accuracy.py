@@ -172,7 +172,7 @@ def table(cells: Sequence[Cell], effort: Effort) -> Table:
             f"{cell.budget:g}x",
             _ratio(cell.flops),
             _ratio(cell.params),
-            cell.note or _percent([cell.before]),
+            "none" if cell.note else _percent([cell.before]),
             _percent([cell.before_agreement]),
             _percent(cell.after),
             _percent(cell.after_agreement),
@@ -192,7 +192,8 @@ def table(cells: Sequence[Cell], effort: Effort) -> Table:
         "metric: weight: errors of weights; output: errors of outputs on training images, with one last penalised fit for the factors of "
         "every method, plain CP too. BatchNorm is corrected in both. CP and CP-EPC have the same ranks."
     )
-    return Table(f"Accuracy against FLOP: {cells[0].network}", columns, rows, (images, tuning, metric), words=("metric",))
+    missing = [f"none: {cell.method}, {cell.metric}, {cell.budget:g}x: {cell.note}." for cell in cells if cell.note]
+    return Table(f"Accuracy against FLOP: {cells[0].network}", columns, rows, (images, tuning, metric, *missing), words=("metric",))
 
 
 def _ratio(value: float | None) -> str:
