@@ -139,7 +139,7 @@ class FactorizedWeight(nn.Module):
     def rows(self, ids: Tensor) -> Tensor:
         """(*ids, out): the rows `ids` of an embedding whose rows are the input axis, in the dtype of the factors."""
         flat = ids.reshape(-1)
-        if contract.is_reusing(flat, self.factors[0]):
+        if contract.is_reusing(self.network, flat, self.factors[0]):
             y = self._looked_up(contract.each(self.network, flat))
         else:
             digits = contract.digits_of(flat, self.fold.axis("i").modes)
@@ -149,7 +149,7 @@ class FactorizedWeight(nn.Module):
 
     def bags(self, ids: Tensor, bags: Tensor, n_bags: int, weights: Tensor | None = None) -> Tensor:
         """(n_bags, out): sums of the rows `ids` (n,), times weights (n,), which get no gradient; `bags` (n,) says where each row goes."""
-        if contract.is_reusing(ids, self.factors[0]):
+        if contract.is_reusing(self.network, ids, self.factors[0]):
             return self._cut(self._looked_up(contract.summed(self.network, ids, bags, n_bags, weights)))
         y = self.rows(ids) if weights is None else self.rows(ids) * weights.detach()[:, None]
         return y.new_zeros(n_bags, y.shape[1]).index_add(0, bags.to(torch.int64), y)

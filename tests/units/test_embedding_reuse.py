@@ -23,6 +23,13 @@ from tenfold.weight import FactorizedWeight
 EVERY = pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 
 
+@pytest.fixture(autouse=True)
+def _always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reuse from FEWEST_IDS on, whether it pays or not."""
+    for name in ("WORK", "WORK_WITH_GRADIENTS"):
+        monkeypatch.setattr(lookup_call, name, 0)
+
+
 @pytest.fixture(params=["one chunk", "many chunks"])
 def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Few ids are enough for reuse; products come whole, or in chunks and parts so small that each has several of them."""
@@ -51,7 +58,7 @@ def test_rows_and_gradients_are_those_of_the_table(subject: Subject, small: None
     fold = merged(make_fold([("i", 29), ("o", 11)], 2, in_modes=(2, 5, 3), out_modes=(3, 2, 2)), subject.format)
     weight = subject.weight(fold, 2)
     ids = some_ids(120, 29)
-    assert contract.is_reusing(ids, weight.factors[0])
+    assert contract.is_reusing(weight.network, ids, weight.factors[0])
     got, wanted = weight.rows(ids.reshape(4, 30)), weight.dense()[ids].reshape(4, 30, 11)
     assert_close(got, wanted, rtol=1e-12, atol=1e-12)
     flow = torch.randn_like(wanted)
@@ -313,12 +320,24 @@ def test_products_are_kept_in_eval_within_a_limit(monkeypatch: pytest.MonkeyPatc
         assert layer.kept_bytes == 0
 
 
-def test_few_ids_take_the_plain_way() -> None:
-    layer = tnn.Embedding(8000, 16, format=TTM(rank=4))
-    assert not contract.is_reusing(torch.arange(255), layer.factorized.factors[0])
-    assert contract.is_reusing(torch.arange(256), layer.factorized.factors[0])
-    assert not contract.is_reusing(torch.arange(256, device="meta"), layer.factorized.factors[0])
-    assert F.embedding(torch.arange(3), layer.weight).shape == (3, 16)
+def test_what_is_shared_is_looked_for_where_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 24 million FLOP in products id by id on, 8 million with gradients; rows of CP are one product for all ids."""
+    monkeypatch.setattr(lookup_call, "WORK", 24e6)
+    monkeypatch.setattr(lookup_call, "WORK_WITH_GRADIENTS", 8e6)
+    ttm, cp = (tnn.Embedding(8000, 16, format=format, in_modes=modes) for format, modes in ((TTM(rank=16), (80, 100)), (CP(rank=16), None)))
+    assert (ttm.plan().flops, ttm.plan().n_products, cp.plan().n_products) == (512, 1, 0)
+
+    def is_reusing(layer: tnn.Embedding, n_ids: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> bool:
+        ids = torch.zeros(n_ids, dtype=torch.int64, device=device)
+        return contract.is_reusing(layer.factorized.network, ids, layer.factorized.factors[0].to(dtype))
+
+    assert [is_reusing(ttm, n_ids) for n_ids in (15624, 15625)] == [False, True]
+    with torch.no_grad():
+        assert [is_reusing(ttm, n_ids) for n_ids in (46874, 46875)] == [False, True]
+    assert not is_reusing(ttm, 1 << 20, device="meta")
+    assert [is_reusing(cp, n_ids) for n_ids in ((1 << 20) - 1, 1 << 20)] == [False, True], "all rows at once would be large"
+    assert [is_reusing(cp, n_ids, dtype=torch.bfloat16) for n_ids in (255, 256)] == [False, True], "sums in float32"
+    assert F.embedding(torch.arange(3), ttm.weight).shape == (3, 16)
 
 
 # -- together with ranks found by training ---------------------------------------------------------------------------------

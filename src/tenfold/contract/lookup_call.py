@@ -25,15 +25,27 @@ from tenfold.contract.run import digits_of, rows
 from tenfold.network import Network
 
 FEWEST_IDS = 256  # below it there is little to gain, and what finding it costs is more
+WORK, WORK_WITH_GRADIENTS = 24e6, 8e6  # FLOP in products of slices with slices, from which on what ids share pays for being found
+LARGE_ROWS = 1 << 24  # values of all rows; bags are summed without having them all
 KEPT_BYTES = 16 << 20  # of all whole products that are kept in eval
 LOW_PRECISION = (torch.float16, torch.bfloat16)  # sums are formed in float32
 
 
-def is_reusing(ids: Tensor, factor: Tensor) -> bool:
-    """Whether a lookup looks for what ids share: enough of them, their values at hand, and no tracing or transform at work."""
-    if torch.compiler.is_compiling() or ids.numel() < FEWEST_IDS or ids.is_meta or factor.is_meta:
+def is_reusing(network: Network, ids: Tensor, factor: Tensor) -> bool:
+    """Whether a lookup looks for what ids share: where that pays, their values are at hand, and no tracing or transform is at work.
+
+    Only a network that multiplies slices with slices, id by id, has much to share (TTM, TT, HT): rows of CP, Tucker or SVD are one
+    product for all ids, which is faster than to find what they have in common.
+    """
+    n_ids = ids.numel()
+    if torch.compiler.is_compiling() or n_ids < FEWEST_IDS or ids.is_meta or factor.is_meta:
         return False
-    return not (torch._C._are_functorch_transforms_active() or torch._C._is_tracing())
+    if torch._C._are_functorch_transforms_active() or torch._C._is_tracing():
+        return False
+    plans = [plan_rows(term) for term in network.terms]
+    work = n_ids * sum(plan.flops * plan.n_products for plan in plans)
+    is_worth = work >= (WORK_WITH_GRADIENTS if torch.is_grad_enabled() else WORK)
+    return is_worth or n_ids * plans[0].n_out >= LARGE_ROWS or factor.dtype in LOW_PRECISION
 
 
 def each(network: Network, ids: Tensor) -> Request:

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tenfold.contract.convolve_run import laid_out
-from tenfold.contract.steps import ContractionPlan, Pair, PairPlan, RowsPlan
+from tenfold.contract.steps import ContractionPlan, Gather, Pair, PairPlan, RowsPlan
+
+FEW = 64  # ids are few for a core that has so many times as many slices; of a matrix they are with as many
 
 
 def run_pairs(operands: list[Tensor], pairs: Sequence[Pair]) -> Tensor:
@@ -50,9 +52,16 @@ def rows(plan: RowsPlan, factors: Sequence[Tensor], digits: Sequence[Tensor]) ->
             flat = digits[gather.digits[0]]
             for digit, size in zip(gather.digits[1:], gather.sizes[1:], strict=True):
                 flat = flat * size + digits[digit]
-            factor = factor.permute(gather.perm).reshape(gather.shape).index_select(0, flat)
+            factor = _slices(factor, gather, flat)
         operands.append(factor)
     return run_pairs(operands, plan.pairs).permute(plan.perm).reshape(-1, plan.n_out)
+
+
+def _slices(factor: Tensor, gather: Gather, ids: Tensor) -> Tensor:
+    """(ids, ...): slices of a factor. A few are picked from it as it lies: in another order its gradient is a copy of the whole."""
+    if len(gather.digits) == 1 and len(ids) * (1 if factor.dim() == 2 else FEW) <= gather.shape[0]:
+        return factor.index_select(gather.perm[0], ids).permute(gather.perm).reshape(len(ids), *gather.shape[1:])
+    return factor.permute(gather.perm).reshape(gather.shape).index_select(0, ids)
 
 
 def full_precision(like: Tensor) -> Any:

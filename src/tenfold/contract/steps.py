@@ -74,6 +74,11 @@ class RowsPlan:
     weight_flops: int
     size_bytes: int
 
+    @cached_property
+    def n_products(self) -> int:
+        """Products of two operands that both differ from id to id: a small one for each id."""
+        return sum(pair.is_summed and pair.left_shape[0] == pair.right_shape[0] == -1 for pair in self.pairs)
+
     def __str__(self) -> str:
         return (
             f"rows: {self.statement}\n{self.flops:,} FLOP a row, {self.weight_flops:,} FLOP on weights, "

@@ -75,7 +75,7 @@ class EmbeddingBag(EmbeddingLayer):
         """(bags, embedding_dim) from ids (bags, length), or from ids (n) and the offsets (bags) at which bags start."""
         check_ids(input, self.num_embeddings, RuntimeError)
         self.check_bags(input, offsets, per_sample_weights)
-        if contract.is_reusing(input, self.factorized.factors[0]):
+        if contract.is_reusing(self.factorized.network, input, self.factorized.factors[0]):
             return self._reused(input, offsets, per_sample_weights)
         rows = self.factorized.rows(input.reshape(-1))
         # the looked-up rows are a table of their own; its rows at `padding_idx` are made neutral, not left out by torch, because
