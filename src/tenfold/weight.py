@@ -111,11 +111,11 @@ class FactorizedWeight(nn.Module):
         x, is_kept = cast(x, self._values()[0].dtype), self.is_kept()
         if self.is_rebuilt and not is_kept:
             return F.linear(x, self.dense().to(x.dtype))
-        if size_in.padding:
-            x = F.pad(x, (0, size_in.padding))
+        x = F.pad(x, (0, size_in.padding)) if size_in.padding else x
         batch = bucket(math.prod(x.shape[:-1]))
-        ready = self._ready(("apply", batch, x.dtype), lambda term: self.plan_apply(batch, is_kept, term))
-        self._remember("apply", x, [partial(contract.linear, *one) for one in ready])
+        ready = self._ready(key := ("apply", batch, x.dtype), lambda term: self.plan_apply(batch, is_kept, term))
+        if is_kept and not self._is_padded:
+            self._prepared.remember("apply", x, self.factors, key, partial(partial, contract.linear))
         return self._cut(reduce(torch.add, [contract.linear(plan, tensors, x) for plan, tensors in ready]))
 
     def _cut(self, y: Tensor) -> Tensor:
@@ -130,8 +130,7 @@ class FactorizedWeight(nn.Module):
 
         def apply(x: Tensor) -> Tensor:
             x = cast(x, self._values()[0].dtype)
-            if size_in.padding:
-                x = F.pad(x, (0, size_in.padding))
+            x = F.pad(x, (0, size_in.padding)) if size_in.padding else x
             return self._cut(reduce(torch.add, [contract.linear(plan, [one.to(x.dtype) for one in tensors], x) for plan, tensors in ready]))
 
         return apply
@@ -171,8 +170,9 @@ class FactorizedWeight(nn.Module):
         if self._is_padded and fold.axis("i").padding:
             x = pad_channels(x, fold.groups, fold.axis("i").padding)
         sizes = (bucket(x.shape[0]), is_kept, p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride)
-        ready = self._ready(("convolve", sizes[0], p, x.dtype), lambda term: self.plan_convolve(*sizes, term))
-        self._remember("convolve", x, [contract.convolution(*one, x, p.is_pointwise) for one in ready])
+        ready = self._ready(key := ("convolve", sizes[0], p, x.dtype), lambda term: self.plan_convolve(*sizes, term))
+        if is_kept and not self._is_padded:
+            self._prepared.remember("convolve", x, self.factors, key, lambda plan, one: contract.convolution(plan, one, x, p.is_pointwise))
         y = reduce(torch.add, [contract.convolve(plan, tensors, x, None if p.is_pointwise else spatial) for plan, tensors in ready])
         if self._is_padded and (axis := fold.axis("o")).padding:
             y = y.unflatten(1, (fold.groups, -1)).narrow(2, 0, axis.size // axis.groups).flatten(1, 2)
@@ -268,10 +268,6 @@ class FactorizedWeight(nn.Module):
         """How `apply` or `convolve` was done for an input like x; None: call it. `self.factors` would take torch as long as a product."""
         return self._prepared.recall(verb, x, self._modules["factors"]) if self.is_kept() else None
 
-    def _remember(self, verb: str, x: Tensor, runs: list[Callable[..., Tensor]]) -> None:
-        if self.is_kept() and not self._is_padded:
-            self._prepared.remember(verb, x, self.factors, runs)
-
     def _values(self) -> list[Tensor]:
         """The factors; a plain `ParameterList` is slow to iterate over, and its dictionary lacks those that are parametrised."""
         values: Any = self.factors._parameters
@@ -280,6 +276,10 @@ class FactorizedWeight(nn.Module):
         for hook in self.factors._forward_pre_hooks.values():  # of pruning and the like, which make the values when a module is called
             hook(self.factors, ())
         return list(self.factors)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._prepared.clear()  # it would hold the memory of what `to()` and all like it replace
+        return super()._apply(fn, recurse)
 
     def train(self, mode: bool = True) -> Self:
         """torch's; what was kept is dropped, so that training does not hold memory for it."""

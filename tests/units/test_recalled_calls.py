@@ -117,3 +117,79 @@ def test_gradients_autocast_and_transforms_are_not_lost(called: tuple[Any, torch
         assert not torch.allclose(torch.func.functional_call(layer, doubled, (x,)), expected)
         assert_close(layer(x), expected)
         assert_close(torch.vmap(layer)(torch.stack([x, 2 * x]))[0], expected)
+
+
+@torch.no_grad()
+def test_values_that_lie_where_earlier_ones_lay_are_seen() -> None:
+    """Memory that is freed is soon taken again, with the same version; held, it cannot be."""
+    for _ in range(50):
+        layer, x = tnn.Linear(64, 64, format=SVD(rank=12)).eval(), torch.randn(1, 64)
+        factor = layer.factorized.factors[0]
+        layer(x)
+        same, doubled = factor.data.clone(), factor.data * 2
+        factor.data = same
+        del same
+        factor.data = doubled.clone()
+        check(layer, x)
+
+
+@torch.no_grad()
+def test_what_is_replaced_is_not_held(called: tuple[Any, torch.Tensor]) -> None:
+    layer, _ = called
+    layer.double()
+    assert not layer.factorized._prepared
+
+
+@torch.no_grad()
+def test_factors_can_be_swapped(called: tuple[Any, torch.Tensor]) -> None:
+    """As `to` does where torch is told so; torch refuses to swap a tensor that has views."""
+    layer, x = called
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        layer.double()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    check(layer, x.double())
+
+
+@torch.no_grad()
+def test_inference_tensors_can_be_swapped_in() -> None:
+    """They have no version."""
+    layer, x = tnn.Linear(24, 36, format=SVD(rank=5)).eval(), torch.randn(3, 24)
+    layer(x)
+    with torch.inference_mode():
+        other = nn.Parameter(layer.factorized.factors[0] * 2)
+    torch.utils.swap_tensors(layer.factorized.factors[0], other)
+    check(layer, x)
+
+
+@torch.no_grad()
+def test_a_factor_that_changes_during_a_call_is_seen_by_the_next(called: tuple[Any, torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where one thread loads a state while another one calls the layer."""
+    layer, x = called
+    remember = kept.Kept.remember
+
+    def late(*given: Any) -> None:
+        layer.factorized.factors[0].mul_(2)
+        remember(*given)
+
+    layer.factorized._prepared.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.Kept, "remember", late)
+        layer(x)
+    check(layer, x)
+
+
+@torch.no_grad()
+def test_what_another_thread_drops_is_still_returned() -> None:
+    """With gradients on in one thread, it drops what the others have just stored."""
+
+    class Dropped(kept.Kept):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            self.clear()
+
+    layer, x = tnn.Linear(24, 36, format=SVD(rank=5)).eval(), torch.randn(3, 24)
+    layer.factorized._prepared = Dropped()
+    check(layer, x)
+    assert not is_recalled(layer, x)
