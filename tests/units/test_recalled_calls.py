@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrize, prune
 from torch.testing import assert_close
 
@@ -193,3 +195,36 @@ def test_what_another_thread_drops_is_still_returned() -> None:
     layer.factorized._prepared = Dropped()
     check(layer, x)
     assert not is_recalled(layer, x)
+
+
+@torch.no_grad()
+def test_what_is_made_of_fake_tensors_stays_among_them(called: tuple[Any, torch.Tensor]) -> None:
+    layer, x = called
+    layer.factorized._prepared.clear()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert layer(mode.from_tensor(x)).shape == layer(mode.from_tensor(x)).shape
+    assert not layer.factorized._prepared
+    check(layer, x)
+
+
+@torch.no_grad()
+def test_what_a_transform_makes_stays_there(called: tuple[Any, torch.Tensor]) -> None:
+    """What torch.func wraps would be unwrapped in every later call; how calls under torch.vmap are done is slower for large images."""
+    layer, x = called
+    layer.factorized._prepared.clear()
+    expected = layer.to_dense()(x)
+    assert_close(torch.func.jvp(layer, (x,), (x,))[0], expected, rtol=1e-4, atol=1e-5)
+    assert_close(torch.vmap(layer)(x[None])[0], expected, rtol=1e-4, atol=1e-5)
+    layer(x[:1].repeat(5, *[1] * (x.dim() - 1)))
+    torch.vmap(layer)(x[None])
+    assert not is_recalled(layer, x)
+    check(layer, x)
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, torch.func.functionalize], ids=["plain", "functionalised"])
+@torch.no_grad()
+def test_sizes_that_a_tracer_leaves_open_are_no_error(called: tuple[Any, torch.Tensor], wrap: Callable[[Any], Any]) -> None:
+    layer, x = called
+    traced = make_fx(wrap(layer), tracing_mode="symbolic", _allow_non_fake_inputs=True)(x)
+    assert_close(traced(x), layer.to_dense()(x), rtol=1e-4, atol=1e-5)
+    check(layer, x)

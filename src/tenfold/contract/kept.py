@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 _is_any_autocast_enabled: Any = torch._C._is_any_autocast_enabled
+_dispatch_mode: Any = torch._C._get_dispatch_mode
+_FAKE: Any = torch._C._TorchDispatchModeKey.FAKE
 # a factor, its version and where its values lie; and the values as they lay there: memory that is held is not taken for other values
 _State: TypeAlias = list[tuple[Tensor, int, int, Tensor]]
 MOST_CALLS = 16  # of different inputs, that it is known of how they are done
@@ -43,7 +45,7 @@ class Kept(dict[Any, tuple[Any, Any]]):
         """
         found, values = self.get(key), factors._parameters.values()
         is_made = type(factors) is not nn.ParameterList or factors._forward_pre_hooks
-        if found is None or is_made or _is_any_autocast_enabled():
+        if found is None or is_made or type(x) is not Tensor or _is_any_autocast_enabled() or _is_passing():
             return
         known = {id(one[0]): one for one in found[0]}
         state = [known[id(value)] for value in values if id(value) in known]  # pruning leaves them in another order
@@ -57,7 +59,10 @@ class Kept(dict[Any, tuple[Any, Any]]):
 
     def recall(self, verb: str, x: Tensor, factors: Any) -> Callable[..., Tensor] | None:
         """How an earlier call was done, where x is like its input and no factor has changed."""
-        found = self._calls.get((verb, x.shape, x.dtype)) if type(x) is Tensor else None
+        try:
+            found = self._calls.get((verb, x.shape, x.dtype)) if type(x) is Tensor else None
+        except TypeError:  # sizes that a tracer leaves open have no hash
+            return None
         if found is None or factors._forward_pre_hooks or _is_any_autocast_enabled():
             return None
         return found[1] if _is_current(found[0], factors._parameters.values()) else None
@@ -79,7 +84,8 @@ class Kept(dict[Any, tuple[Any, Any]]):
             self.clear()  # a factor changed: everything that was built from it is stale
         # the state comes first, and with its result: another thread may change a factor or clear all of this meanwhile
         found = (_state(factors), make())
-        self[key] = found
+        if not _is_passing():
+            self[key] = found
         return found[1]
 
     def forget_where_trained(self) -> None:
@@ -100,3 +106,8 @@ def _is_current(state: _State, factors: Collection[Tensor]) -> bool:
         if factor is not known or factor.data_ptr() != pointer or factor._version != version:
             return False
     return True
+
+
+def _is_passing() -> bool:
+    """Whether tensors that are made now are of no use later: those of torch.func's transforms, and fake ones."""
+    return torch._C._are_functorch_transforms_active() or _dispatch_mode(_FAKE) is not None
