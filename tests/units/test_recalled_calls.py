@@ -15,6 +15,7 @@ from torch.testing import assert_close
 import tenfold.nn as tnn
 from tenfold.contract import kept
 from tenfold.formats import CP, SVD, TT, Tucker
+from tenfold.weight import FactorizedWeight
 
 LAYERS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "linear": (lambda: tnn.Linear(24, 36, format=SVD(rank=5)), (3, 24)),
@@ -228,3 +229,44 @@ def test_sizes_that_a_tracer_leaves_open_are_no_error(called: tuple[Any, torch.T
     traced = make_fx(wrap(layer), tracing_mode="symbolic", _allow_non_fake_inputs=True)(x)
     assert_close(traced(x), layer.to_dense()(x), rtol=1e-4, atol=1e-5)
     check(layer, x)
+
+
+class Doubled(FactorizedWeight):
+    """A weight with calls of its own."""
+
+    def apply(self, x: Any) -> Any:
+        return 2 * super().apply(x)
+
+    def convolve(self, *given: Any) -> torch.Tensor:
+        return 2 * super().convolve(*given)
+
+
+class Around(nn.Module):
+    """What stands in the place of a weight, and has nothing but its calls."""
+
+    def __init__(self, inner: FactorizedWeight) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def apply(self, x: Any) -> Any:
+        return 2 * self.inner.apply(x)
+
+    def convolve(self, *given: Any) -> torch.Tensor:
+        return 2 * self.inner.convolve(*given)
+
+    def is_kept(self) -> bool:
+        return self.inner.is_kept()
+
+
+@torch.no_grad()
+def test_other_weights_are_always_called(called: tuple[Any, torch.Tensor]) -> None:
+    layer, x = called
+    layer.bias = None
+    expected = 2 * layer(x)
+    weight = layer.factorized
+    layer.factorized = Around(weight)
+    assert_close(layer(x), expected)
+    layer.factorized = weight
+    weight.__class__ = Doubled
+    for _ in range(2):
+        assert_close(layer(x), expected)

@@ -145,7 +145,8 @@ class FactorizedLayer(nn.Module, abc.ABC):
 
     def _recall(self, verb: str, x: Tensor) -> Callable[..., Tensor] | None:
         factorized: Any = self._modules["factorized"]  # torch takes as long to find `self.factorized` as for a small product
-        return factorized.recall(verb, x)
+        # a subclass, or what stands in its place, may do more than the call that is known
+        return factorized.recall(verb, x) if type(factorized) is FactorizedWeight else None
 
     def _bias_like(self, dense: nn.Module) -> nn.Parameter | None:
         bias: Any = getattr(dense, "bias", None)
