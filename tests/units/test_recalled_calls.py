@@ -270,3 +270,20 @@ def test_other_weights_are_always_called(called: tuple[Any, torch.Tensor]) -> No
     weight.__class__ = Doubled
     for _ in range(2):
         assert_close(layer(x), expected)
+
+
+@pytest.mark.parametrize("option", ["stride", "padding", "dilation"])
+@torch.no_grad()
+def test_options_can_be_set_later(called: tuple[Any, torch.Tensor], option: str) -> None:
+    layer, x = called
+    if isinstance(layer, tnn.Linear):
+        return
+    before = getattr(layer, option)
+    for value in (2, 1):
+        setattr(layer, option, (value,) * len(before))
+        check(layer, x)
+        check(layer, x)
+    setattr(layer, option, before)
+    check(layer, x)
+    layer.padding = 1
+    check(layer, x)

@@ -39,9 +39,20 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
         for name in _OPTIONS:
             setattr(self, name, getattr(layer, name))
         self._reversed_padding = list(layer._reversed_padding_repeated_twice)
-        is_padded = not isinstance(self.padding, str) and any(self.padding)  # a kernel of one value needs none to keep the size
-        self._is_pointwise = not self.is_transposed and {*self.kernel_size, *self.stride} == {1} and not is_padded
+        self._is_pointwise = self._maps_positions()
         self.register_parameter("bias", bias)
+
+    def _maps_positions(self) -> bool:
+        """Whether every position is mapped to itself."""
+        stride, padding = ((one,) if isinstance(one, int) else one for one in (self.stride, self.padding))
+        is_padded = not isinstance(padding, str) and any(padding)  # a kernel of one value needs none to keep the size
+        return not self.is_transposed and {*self.kernel_size, *stride} == {1} and not is_padded
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("stride", "padding") and "_is_pointwise" in self.__dict__:  # options can be set later, as torch's can
+            self._is_pointwise = self._maps_positions()
+            self.factorized.train(self.factorized.training)  # which forgets how earlier calls were done
 
     def reset_parameters(self) -> None:
         """Start values with the standard deviation of the torch layer's."""
