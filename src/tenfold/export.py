@@ -69,23 +69,30 @@ def to_exported_program(model: nn.Module, inputs: Inputs, *, dynamic_batch: bool
     _check_inputs(inputs)
     model = unwrapped(model)
     inputs = _on_device(model, inputs)
-    if dynamic_batch and batch_size(inputs) == 1:
-        inputs = _with_batch(inputs, 2)  # torch.export takes a size of 1 for a constant
-    args, kwargs = _arguments(inputs)
-    axes = _batch_axes(inputs) if dynamic_batch else None
     with eval_mode(model), torch.no_grad():
         call(model, inputs)  # what fails in the model itself is no fault of the export
-        try:
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=axes, strict=False)
-        except Exception as error:
-            raise RuntimeError(
-                f"torch.export stopped at {type(model).__name__} with {type(error).__name__}: {one_line(error)}; a forward is needed "
-                "whose steps depend on neither values nor the batch size: change it, or export for one batch size with dynamic_batch=False"
-            ) from error
+        if dynamic_batch and batch_size(inputs) == 1:
+            inputs = _with_batch(inputs, 2)  # torch.export takes a size of 1 for a constant
+        program = _exported(model, inputs, dynamic_batch)
         run = program.module()
         for example in _examples(inputs, dynamic_batch):
             _check_same(call(model, example), lambda example=example: call(run, example), "the exported program", example)
     return program
+
+
+def _exported(model: nn.Module, inputs: Inputs, dynamic_batch: bool) -> ExportedProgram:
+    """Torch's program. Where torch cannot prove all that it assumes of a batch with a name and a range, it is left to find the range."""
+    args, kwargs = _arguments(inputs)
+    failures: list[Exception] = []
+    for batch in (Dim("batch", max=MOST_SAMPLES), Dim.DYNAMIC) if dynamic_batch else (None,):
+        try:
+            return torch.export.export(model, args, kwargs, dynamic_shapes=_batch_axes(inputs, batch), strict=False)
+        except Exception as error:
+            failures.append(error)
+    raise RuntimeError(
+        f"torch.export stopped at {type(model).__name__} with {type(failures[0]).__name__}: {one_line(failures[0])}; a forward is needed "
+        "whose steps depend on neither values nor the batch size: change it, or export for one batch size with dynamic_batch=False"
+    ) from failures[0]
 
 
 def export_torch(model: nn.Module, inputs: Inputs, path: str | os.PathLike[str], *, dynamic_batch: bool = True) -> ExportedProgram:
@@ -136,7 +143,8 @@ def to_onnx(
             f"onnxruntime have are needed: convert the model to float32, try another opset{old}, or use tenfold.export.export_torch"
         ) from error
     with eval_mode(model), torch.no_grad():
-        for example in _examples(_on_device(model, inputs), dynamic_batch):
+        inputs = _on_device(model, inputs)
+        for example in _examples(inputs, dynamic_batch):
             _check_same(call(model, example), lambda example=example: _run_onnx(session, example), "onnxruntime", example)
     write_bytes(path, data)
 
@@ -220,9 +228,9 @@ def _with_batch(inputs: Inputs, size: int) -> Any:
     return _pytree.tree_map(lambda leaf: leaf[torch.arange(size, device=leaf.device) % old] if _has_batch(leaf, old) else leaf, inputs)
 
 
-def _batch_axes(inputs: Inputs) -> Any:
+def _batch_axes(inputs: Inputs, batch: Any) -> Any:
     """torch.export's dynamic_shapes for the inputs."""
-    size, batch = batch_size(inputs), Dim("batch", max=MOST_SAMPLES)
+    size = batch_size(inputs)
     axes = _pytree.tree_map(lambda leaf: {0: batch} if _has_batch(leaf, size) else None, inputs)
     return axes if isinstance(inputs, Mapping) else (axes,) if isinstance(inputs, Tensor) else tuple(axes)
 

@@ -11,7 +11,7 @@ import torch
 from model_file_cases import Net, Reader, every_case, reader_inputs, small_net
 from torch import Tensor, nn
 
-from tenfold import SVD, compress, export, files
+from tenfold import BT, SVD, compress, export, files
 from tenfold.export import export_torch, relative_difference, to_dense, to_exported_program, tolerance
 from tenfold.layers.base import FactorizedLayer
 
@@ -147,6 +147,15 @@ def test_model_that_torch_cannot_export(build: Callable[[], nn.Module]) -> None:
         RuntimeError, match=r"torch\.export stopped at By.* with .*; a forward is needed .*: change it, or export for one batch"
     ):
         to_exported_program(build(), torch.ones(2, 3))
+
+
+def test_program_where_torch_proves_no_range_of_a_named_batch() -> None:
+    """Of the guard 5 b min(6, 60 b) = 30 b that a split sum leaves, torch 2.13 cannot say that all batches satisfy it."""
+    small = compress(nn.Sequential(nn.Linear(16, 3)), BT(rank=2)).eval()
+    program = to_exported_program(small, torch.randn(3, 5, 16))
+    for batch in (1, 2, 7):
+        x = torch.randn(batch, 5, 16)
+        torch.testing.assert_close(program.module()(x), small(x))
 
 
 @pytest.mark.parametrize("inputs", [np.zeros((2, 3), np.float32), "x", None])
