@@ -20,7 +20,7 @@ from tenfold.model_file import load as load
 from tenfold.model_file import save as save
 from tenfold.places import HOOKS
 from tenfold.recurrent.opened import close_recurrent
-from tenfold.running import batch_size, call, eval_mode
+from tenfold.running import REFUSALS, batch_size, call, eval_mode
 from tenfold.wrappers import unwrapped
 
 Inputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -76,7 +76,7 @@ def to_exported_program(model: nn.Module, inputs: Inputs, *, dynamic_batch: bool
         program = _exported(model, inputs, dynamic_batch)
         run = program.module()
         for example in _examples(inputs, dynamic_batch):
-            _check_same(call(model, example), lambda example=example: call(run, example), "the exported program", example)
+            _check_same(_wanted(model, example, inputs), lambda example=example: call(run, example), "the exported program", example)
     return program
 
 
@@ -145,7 +145,7 @@ def to_onnx(
     with eval_mode(model), torch.no_grad():
         inputs = _on_device(model, inputs)
         for example in _examples(inputs, dynamic_batch):
-            _check_same(call(model, example), lambda example=example: _run_onnx(session, example), "onnxruntime", example)
+            _check_same(_wanted(model, example, inputs), lambda example=example: _run_onnx(session, example), "onnxruntime", example)
     write_bytes(path, data)
 
 
@@ -244,6 +244,18 @@ def _examples(inputs: Inputs, dynamic_batch: bool) -> Iterator[Any]:
 
 
 # -- outputs ----------------------------------------------------------------------------------------------------------
+
+
+def _wanted(model: nn.Module, example: Any, inputs: Inputs) -> Any:
+    """The model's outputs for an example made of the inputs; RuntimeError where it takes none, as an EmbeddingBag with offsets."""
+    try:
+        return call(model, example)
+    except REFUSALS as error:
+        size = batch_size(inputs)
+        raise RuntimeError(
+            f"{type(model).__name__} does not run for a batch of {batch_size(example)}, made of the {size} given: {one_line(error)}; for a "
+            f"free batch every first axis of size {size} has to be that of the samples: export for one batch size with dynamic_batch=False"
+        ) from error
 
 
 def _check_same(wanted: Any, run: Any, what: str, example: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from model_file_cases import Net, Reader, every_case, reader_inputs, small_net
 from torch import Tensor, nn
 
-from tenfold import BT, SVD, compress, export, files
+from tenfold import BT, SVD, TTM, compress, export, files
 from tenfold.export import export_torch, relative_difference, to_dense, to_exported_program, tolerance
 from tenfold.layers.base import FactorizedLayer
 
@@ -156,6 +156,27 @@ def test_program_where_torch_proves_no_range_of_a_named_batch() -> None:
     for batch in (1, 2, 7):
         x = torch.randn(batch, 5, 16)
         torch.testing.assert_close(program.module()(x), small(x))
+
+
+class Bags(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(60, 16, mode="sum")
+
+    def forward(self, ids: Tensor, offsets: Tensor) -> Tensor:
+        return self.table(ids, offsets)
+
+
+@pytest.mark.parametrize("offsets", [[0, 3, 3], [0, 1, 2, 3, 4, 5, 6]])
+def test_bags_with_offsets_have_no_free_batch(offsets: list[int]) -> None:
+    small = compress(Bags(), TTM(rank=2)).eval()
+    ids, starts = torch.arange(7), torch.tensor(offsets)
+    with pytest.raises(
+        RuntimeError, match=r"Bags does not run for a batch of \d, made of the 7 given: .*offset.*; for a free batch every .*: ex"
+    ):
+        to_exported_program(small, (ids, starts))
+    program = to_exported_program(small, (ids, starts), dynamic_batch=False)
+    torch.testing.assert_close(program.module()(ids, starts), small(ids, starts))
 
 
 @pytest.mark.parametrize("inputs", [np.zeros((2, 3), np.float32), "x", None])
