@@ -1,6 +1,7 @@
 """Second moments of the inputs of layers, from hooks on a running model; for a convolution the inputs are its patches."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -69,15 +70,16 @@ class InputMoments:
     def _leave_model(self, _: nn.Module, arguments: Any, output: Any) -> None:
         self._uses.returned(output)
 
-    @property
+    @cached_property
     def moments(self) -> dict[str, Whitening]:
-        """The second moments by layer name; a layer that no input reached has none."""
+        """The second moments by layer name; a layer that no input reached has none. Nothing can be added once they were asked for."""
         free = self._biased | self._uses.only_norms
         transposed = {
             one.name for one in self._layers if is_transposed(one.module)
         }  # the means of their outputs differ from place to place
         result = {}
-        for name, sums in self._sums.items():
+        for name in list(self._sums):
+            sums = self._sums.pop(name)  # let go one by one: those of a large model are gigabytes, which would be held twice
             kind = DiagonalWhitening if name in self._diagonal else Whitening
             result[name] = kind(sums.moment) if name in transposed else kind(sums.moment, sums.means[0], name in free)
         return result
@@ -102,8 +104,11 @@ class Sums:
         if self._is_diagonal:
             product = (u * v).sum(1, dtype=torch.float64) + a * total_y + total_u * b
         else:
-            product = (u.mT @ v).double() + a[..., :, None] * total_y[..., None, :] + total_u[..., :, None] * b[..., None, :]
-        self._product = self._product + product
+            product = (u.mT @ v).double()  # added to in place, as every result of its own would be as large as what is kept
+            product += a[..., :, None] * total_y[..., None, :]
+            product += total_u[..., :, None] * b[..., None, :]
+        product += self._product
+        self._product = product
         self._sums = (self._sums[0] + total_x, self._sums[1] + total_y)
         self._count += x.shape[1]
 

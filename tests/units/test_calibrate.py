@@ -1,6 +1,7 @@
 """Second moments of inputs against the direct formula, and BatchNorm statistics against torch's."""
 
 import copy
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import tenfold
+from tenfold import second_moments
 from tenfold.calibrate import InputMoments, calibration_batch, input_moments, reestimate_norms, rereadable
 from tenfold.patches import is_transposed, patch_size
+from tenfold.solvers.whitening import Whitening
 from tenfold.survey import survey
 
 
@@ -94,6 +97,22 @@ def test_moments_stream_in_double_precision():
             for _ in range(50):
                 layer(torch.full((1, 2), 0.5))
     torch.testing.assert_close(moments.moments[""].moment, torch.full((1, 2, 2), (4096.0**2 + 50 * 0.25) / 51, dtype=torch.float64))
+
+
+def test_sums_are_let_go_as_moments_are_made(monkeypatch: pytest.MonkeyPatch):
+    """A moment is as large as the sum that it comes from, and all of both together would be twice what a plan needs."""
+    model, held = nn.Sequential(*(nn.Linear(29, 29) for _ in range(6))), list[int]()
+
+    class Counting(Whitening):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            held.append(sum(isinstance(one, Tensor) and one.shape == (1, 29, 29) for one in gc.get_objects()))
+
+    monkeypatch.setattr(second_moments, "Whitening", Counting)
+    with InputMoments(model, survey(model)) as moments, torch.no_grad():
+        model(torch.randn(40, 29))
+    assert len(moments.moments) == 6
+    assert max(held) <= 6 + 1
 
 
 def test_hooks_are_gone_also_after_an_error():
