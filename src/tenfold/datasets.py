@@ -125,10 +125,11 @@ def _from_folder(path: Path, size: Sequence[int] | None) -> tuple[Tensor, Tensor
     for file, _ in files:
         try:
             with library.open(file) as opened:
-                _check_depth(opened, file)
-                arrays.append(np.asarray(_cut(opened.convert("RGB"), size)))
-        except OSError as error:
+                mode, image = opened.mode, opened.convert("RGB")
+        except Exception as error:  # Pillow's errors for damaged files are of many kinds
             raise ValueError(f"the image {file} cannot be read ({error}); an undamaged image is needed: repair or remove it") from error
+        _check_depth(mode, file)
+        arrays.append(np.asarray(_cut(image, size)))
         if arrays[-1].shape != arrays[0].shape:
             raise ValueError(
                 f"the image {file} has height and width {arrays[-1].shape[:2]} and {files[0][0]} has {arrays[0].shape[:2]}; one size "
@@ -137,11 +138,11 @@ def _from_folder(path: Path, size: Sequence[int] | None) -> tuple[Tensor, Tensor
     return _channels_first(np.stack(arrays), f"the data {path}"), torch.tensor([number for _, number in files])
 
 
-def _check_depth(image: Any, file: Path) -> None:
+def _check_depth(mode: str, file: Path) -> None:
     """Raises ValueError where an image has more than 8 bits a channel: Pillow would make white of all that is above 255."""
-    if image.mode[0] in "IF":
+    if mode[0] in "IF":
         raise ValueError(
-            f"the image {file} has the mode {image.mode}, more than 8 bits a channel; 8 are needed: convert it to 8 bits, or give an .npz "
+            f"the image {file} has the mode {mode}, more than 8 bits a channel; 8 are needed: convert it to 8 bits, or give an .npz "
             "file of floating-point images"
         )
 

@@ -1,5 +1,6 @@
 """Data arguments: functions, .npz files and image folders, and example inputs."""
 
+import struct
 import sys
 from pathlib import Path
 
@@ -77,6 +78,21 @@ def test_images_are_normalised_where_asked(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=np.zeros(2), labels=np.arange(2))
     with pytest.raises(ValueError, match="for 0 channels"):
         read_data(path, normalize="0/1")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.ppm", b"P6 4 6 2[5\n" + bytes(72)),  # Pillow: a ValueError about int()
+        ("a.bmp", b"BM" + struct.pack("<IIIIIIHHIIIIII", 126, 0, 54, 40, 1 << 16, 1 << 16, 1, 24, 0, 72, 0, 0, 0, 0)),  # too many pixels
+    ],
+)
+def test_an_image_that_pillow_refuses_in_another_way_is_named(tmp_path: Path, name: str, data: bytes) -> None:
+    pytest.importorskip("PIL.Image")
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / name).write_bytes(data)
+    with pytest.raises(ValueError, match=rf"the image .*{name} cannot be read \(.*\); an undamaged image is needed: repair or remove it"):
+        read_data(str(tmp_path))
 
 
 def test_an_image_folder_has_a_folder_for_each_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
