@@ -78,12 +78,13 @@ def test_ids_of_other_tables_are_refused(tmp_path: Path) -> None:
         Clicks(read_avazu(other), HashedIds.of(CRITEO, 3), 10)
     with pytest.raises(ValueError, match=r"26 tables were given 1 sizes, the smallest 5; each table needs a size of at least 1"):
         HashedIds.of(CRITEO, [5])
-    (tmp_path / "v.npz").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(
-        ValueError,
-        match=r"v\.npz is no vocabulary that can be read \(.*\); a whole file of 'tenfold vocabulary 1' is needed: build it again",
-    ):
-        IdVocabulary.load(tmp_path / "v.npz")
+    for damaged in (b"PK\x03\x04 nothing", b""):
+        (tmp_path / "v.npz").write_bytes(damaged)
+        with pytest.raises(
+            ValueError,
+            match=r"v\.npz is no vocabulary that can be read \(.*\); a whole file of 'tenfold vocabulary 1' is needed: build it again",
+        ):
+            IdVocabulary.load(tmp_path / "v.npz")
     with pytest.raises(ValueError, match=r"min_count=0, most_values=None; at least 1 and 2 are needed"):
         build_vocabulary(criteo, min_count=0)
     for n_rows in (0, -5):
