@@ -102,6 +102,15 @@ def test_unreadable_clips_and_other_files_are_listed_and_warned_of(folder: Path)
         VideoFolder(folder, class_folders, sampling=Evenly(2), size=SMALL, strict=True)
 
 
+@pytest.mark.parametrize("has_cache", [False, True])
+def test_links_that_lead_nowhere_are_listed(folder: Path, tmp_path: Path, has_cache: bool) -> None:
+    (folder / "a" / "gone.avi").symlink_to("elsewhere.avi")
+    (folder / "a" / "loop.avi").symlink_to("loop.avi")
+    with pytest.warns(UserWarning, match=r"2 of 4 files in .* were skipped: gone\.avi \(it is no file, or a link to none\), loop\.avi"):
+        data = VideoFolder(folder, class_folders, sampling=Evenly(2), size=SMALL, cache=tmp_path / "cache" if has_cache else None)
+    assert len(data) == 2
+
+
 def test_a_folder_without_readable_clips_raises(tmp_path: Path) -> None:
     pytest.importorskip("av", reason="PyAV is not installed")
     with pytest.raises(ValueError, match=r"the folder .*nowhere does not exist; a folder of clips is needed: check the path"):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from tenfold.data.decode import read_frames, video_package
+from tenfold.data.decode import NEEDED, read_frames, video_package
 from tenfold.data.frames import CENTER, SCALE, as_inputs, check_scale
 from tenfold.data.sampling import Evenly, Sampling
 from tenfold.data.sequences import Sample
@@ -147,6 +147,8 @@ class _Reader:
     def read(self, file: VideoFile) -> _Clip | UnreadableFile:
         """The clip, or why it cannot be read."""
         name = file.path.relative_to(self.root).as_posix()
+        if not file.path.is_file():
+            return UnreadableFile(file.path, "it is no file, or a link to none", NEEDED)
         place = None if self.cache is None else self.cache.place(file.path, name)
         if self.cache is not None and place is not None and (frames := self.cache.load(place)) is not None:
             return _Clip(file, len(frames), place)

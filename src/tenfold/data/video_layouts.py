@@ -110,4 +110,5 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    """All but folders: links that lead nowhere are no files either, but are to be listed as clips that cannot be read."""
+    return sorted(path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
