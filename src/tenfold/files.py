@@ -33,6 +33,15 @@ DTYPES = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+@contextlib.contextmanager
+def said_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A context for what is made of a file's contents and checks them: its ValueErrors begin with the name of the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"in {path} {error}") from error
+
+
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 

@@ -82,7 +82,8 @@ def test_files_that_are_no_clips_raise(tmp_path: Path) -> None:
         read_clips(path)
     np.savez(path, frames=np.zeros((1, 2, 3, 4, 3)), labels=np.zeros(1, np.int64))
     with pytest.raises(
-        ValueError, match=r"the clips have shape \(1, 2, 3, 4, 3\) and dtype float64; uint8 \(clips, frames, height, width, channels\)"
+        ValueError,
+        match=r"in .*a\.npz the clips have shape \(1, 2, 3, 4, 3\) and dtype float64; uint8 \(clips, frames, height, width, channels\)",
     ):
         read_clips(path)
     with pytest.raises(
@@ -106,6 +107,9 @@ def test_damaged_sheets_raise(tmp_path: Path) -> None:
         read_clips(path, n_frames=4)
     with pytest.raises(ValueError, match=r"has \d+ bytes and 3 offsets that do not ascend within them; .* are needed: write it again"):
         np.savez(path, **{**good, "offsets": good["offsets"] + 1})
+        read_clips(path, n_frames=4)
+    with pytest.raises(ValueError, match=r"has \d+ bytes and 1 offsets that do not ascend within them; .* are needed: write it again"):
+        np.savez(path, **{**good, "offsets": np.array(3)})
         read_clips(path, n_frames=4)
     broken = good["bytes"].copy()
     broken[good["offsets"][1] :] = 0

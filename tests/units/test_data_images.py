@@ -107,7 +107,7 @@ def test_a_packed_file_that_is_damaged(tmp_path: Path) -> None:
         ({"y_train": np.zeros(6)}, "labels of dtype float64; uint8 .* and whole numbers are needed: convert them"),
         (
             {"y_train": np.zeros(5, int)},
-            r"the images have shape \(6, 1, 5, 4\) .*, their labels \(5,\); uint8 .* a label for each are needed",
+            r"in .*\.npz the images have shape \(6, 1, 5, 4\) .*, their labels \(5,\); uint8 .* a label for each are needed",
         ),
         ({"x_test": np.zeros((4, 3, 4), np.uint8)}, r"images of shape \(1, 5, 4\) and \(1, 3, 4\); training and test images need one"),
     ],

@@ -53,7 +53,7 @@ def test_vocabularies_that_do_not_fit_raise(tmp_path: Path) -> None:
         "{": r"v\.json is not JSON \(.*\); an object or a list of characters is needed: save it again",
         '{"a": 0, "b": 2}': r"v\.json holds a dict that is no vocabulary; .* the numbers 0, 1, 2 \.\.\. by character, is needed: write it again",
         "[1, 2]": r"v\.json holds a list that is no vocabulary",
-        '["a", "a"]': r"the vocabulary has 2 entries, of which \['a'\] are there more than once; at least one, and each once, is needed",
+        '["a", "a"]': r"in .*\.json the vocabulary has 2 entries, of which \['a'\] are there more than once; at least one, and each once, is needed",
         "[]": r"the vocabulary has 0 entries",
     }.items():
         path.write_text(text)

@@ -14,6 +14,7 @@ from tenfold.data.frames import CENTER, SCALE, as_inputs, check_scale
 from tenfold.data.npz import ascends, read_npz
 from tenfold.data.pillow import image_module
 from tenfold.data.sequences import Sample
+from tenfold.files import said_of
 
 LAYOUT = (
     "frames, uint8 (clips, frames, height, width, channels), or bytes and offsets of one JPEG sheet a clip with its frames one below "
@@ -83,6 +84,7 @@ def read_clips(path: str | os.PathLike[str], n_frames: int = 16, *, center: floa
         ValueError: the file is missing or damaged, has other arrays, or its sheets cannot be cut into `n_frames` frames.
         ImportError: it has JPEG sheets and Pillow is not installed.
     """
+    check_scale(scale)
     place = Path(path)
     arrays = read_npz(place)
     if "labels" not in arrays or not ("frames" in arrays or {"bytes", "offsets"} <= set(arrays)):
@@ -92,7 +94,8 @@ def read_clips(path: str | os.PathLike[str], n_frames: int = 16, *, center: floa
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"{place} has labels of dtype {labels.dtype}; whole numbers are needed: save them as integers")
     names = tuple(str(name) for name in arrays.get("names", ()))
-    return Clips(frames, torch.from_numpy(labels.astype(np.int64)), names=names, center=center, scale=scale)
+    with said_of(place):
+        return Clips(frames, torch.from_numpy(labels.astype(np.int64)), names=names, center=center, scale=scale)
 
 
 def _sheets(path: Path, data: np.ndarray, offsets: np.ndarray, n_frames: int) -> np.ndarray:
@@ -100,7 +103,7 @@ def _sheets(path: Path, data: np.ndarray, offsets: np.ndarray, n_frames: int) ->
         raise ValueError(f"n_frames is {n_frames}; a sheet needs at least 1 frame: give the number of frames of a clip")
     if data.dtype != np.uint8 or not ascends(offsets, data.size):
         raise ValueError(
-            f"{path} has {data.size} bytes and {len(offsets)} offsets that do not ascend within them; {LAYOUT} are needed: write it again"
+            f"{path} has {data.size} bytes and {offsets.size} offsets that do not ascend within them; {LAYOUT} are needed: write it again"
         )
     library = image_module(f"{path} has clips as JPEG sheets")
     whole = data.tobytes()

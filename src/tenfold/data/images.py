@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tenfold.data.npz import ascends, read_npz
 from tenfold.data.pillow import image_module
+from tenfold.files import said_of
 
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 PACKED = ("header", "payload", "offsets", "labels")
@@ -112,4 +113,5 @@ def _images(place: Path, pixels: np.ndarray, labels: np.ndarray) -> Images:
             "(images, height, width) or (images, height, width, channels) and whole numbers are needed: convert them"
         )
     wide = torch.from_numpy(pixels if pixels.ndim == 4 else pixels[..., None])
-    return Images(wide.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels.astype(np.int64)))
+    with said_of(place):
+        return Images(wide.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels.astype(np.int64)))

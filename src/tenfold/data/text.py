@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from tenfold.files import said_of
+
 
 def read_text(path: str | os.PathLike[str]) -> str:
     r"""The text of a UTF-8 file, also of a gzipped one (ending .gz), with its line ends ("\n" or "\r\n") as they are.
@@ -83,9 +85,10 @@ class Vocabulary:
         if isinstance(found, Mapping) and all(type(number) is int for number in found.values()):
             ordered = sorted(found, key=found.__getitem__)
             if [found[one] for one in ordered] == list(range(len(found))):
-                return Vocabulary(tuple(ordered), unknown)
+                found = ordered
         if isinstance(found, list) and all(isinstance(one, str) for one in found):
-            return Vocabulary(tuple(found), unknown)
+            with said_of(place):
+                return Vocabulary(tuple(found), unknown)
         raise ValueError(
             f"{place} holds a {type(found).__name__} that is no vocabulary; a list of characters, or an object with the numbers 0, 1, 2 "
             "... by character, is needed: write it again"
