@@ -1,6 +1,7 @@
 """Evaluate: how good a model is on data."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from tenfold.batches import batches, known_n_batches, on_device
 from tenfold.loss import IGNORED, Loss, first_tensor, fits, is_classes, is_counted, logits_of, task_loss
+from tenfold.messages import LOSS, MODULE, check_kind
 from tenfold.progress import Progress, silent
 from tenfold.running import call, eval_mode, run_on, unchanged_buffers
 
@@ -61,6 +63,9 @@ def evaluate(
         ValueError: the data are empty or without targets, a label is not one of the classes, or shapes do not fit.
         RuntimeError: the model does not take the inputs.
     """
+    check_kind("model", model, nn.Module, MODULE)
+    check_kind("reference", reference, nn.Module | None, MODULE)
+    check_kind("loss", loss, Callable | None, LOSS)
     show = progress or silent
     total = (known_n_batches(data, batch_size) or 0) if progress else 0  # a stream is not read once more for a count
     sums = _Sums(loss)

@@ -9,6 +9,7 @@ plain SGD at the learning rate of the dense model is apt to diverge.
 import contextlib
 import math
 import os
+from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import nn
@@ -19,6 +20,7 @@ from tenfold.batches import n_batches
 from tenfold.checkpoint import Checkpoint
 from tenfold.learner import Learner, Teacher, rebuilt
 from tenfold.loss import Loss, Outputs
+from tenfold.messages import LOSS, MODULE, check_kind
 from tenfold.optimizer import MakeOptimizer, Schedule, make_optimizer
 from tenfold.precision import Precision, settled
 from tenfold.progress import Progress, silent
@@ -111,6 +113,9 @@ def finetune(
     >>> [round(value, 2) for value in history.epoch_losses[::9]]
     [8.45, 0.27, 0.02]
     """
+    check_kind("model", model, nn.Module, MODULE)
+    check_kind("teacher", teacher, nn.Module | None, MODULE)
+    check_kind("loss", loss, Callable | None, LOSS)
     if epochs < 1 or save_every < 1 or (warmup is not None and warmup < 0) or (steps_per_epoch is not None and steps_per_epoch < 1):
         raise ValueError(
             f"epochs is {epochs}, save_every {save_every}, warmup {warmup} and steps_per_epoch {steps_per_epoch}; at least 1, 1, 0 and 1 "

@@ -17,6 +17,7 @@ from tenfold.bayes.scaled_factors import ScaledFactors
 from tenfold.files import Header, read_header, write_safetensors
 from tenfold.layers import all_layers
 from tenfold.layers.base import FactorizedLayer
+from tenfold.messages import PLAN, check_kind
 from tenfold.model_recipe import FORMAT_VERSION, LayerRecipe, check_recipe, read_recipe
 from tenfold.places import fill, modules_of, places_of, replace, swapped, tensors_of
 from tenfold.plan_data import Plan
@@ -41,6 +42,7 @@ def save(model: nn.Module, path: str | os.PathLike[str], *, plan: Plan | None = 
             parametrised or pruned.
     """
     model = unwrapped(model)
+    check_kind("plan", plan, Plan | None, PLAN)
     tensors, aliases = tensors_of(model)
     layers, modules = _layers_of(model)
     opened = {name: type(module).__name__ for name, module in modules_of(model).items() if isinstance(module, KINDS)}

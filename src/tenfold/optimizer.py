@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from tenfold.messages import check_kind
+
 MakeOptimizer: TypeAlias = Callable[..., Optimizer]
 
 # Chosen on a CP ResNet-20 (CIFAR-10, half the FLOP, distillation, clipped gradients), 100 steps: AdamW agrees with the dense model on
@@ -57,6 +59,7 @@ def make_optimizer(
     if optimizer is None:
         optimizer, lr = AdamW, lr or LR * min(1.0, steps / FULL_RATE_STEPS)
         weight_decay = WEIGHT_DECAY if weight_decay is None else weight_decay
+    check_kind("optimizer", optimizer, Callable | None, "an optimiser or its class is needed: give for instance torch.optim.SGD")
     groups: list[dict[str, Any]] = []
     # not by the values of the scales: a resumed run finds others in a model that is half trained, and must find the same groups
     owners = {p: k for k, module in enumerate(model.modules()) for p in module.parameters(recurse=False) if p in (scales or {})}

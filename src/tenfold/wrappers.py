@@ -3,6 +3,8 @@
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from tenfold.messages import MODULE, check_kind
+
 
 def clean_name(name: str) -> str:
     """A module's name without the parts that torch.compile puts in."""
@@ -10,7 +12,8 @@ def clean_name(name: str) -> str:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside the wrappers of torch.compile and of parallel training, or the module itself."""
+    """The module inside the wrappers of torch.compile and of parallel training, or the module itself; TypeError for anything else."""
+    check_kind("model", model, nn.Module, MODULE)
     inner = model.module if isinstance(model, DataParallel | DistributedDataParallel) else getattr(model, "_orig_mod", model)
     return model if inner is model else unwrapped(inner)
 

@@ -9,7 +9,7 @@ That the loss grows as the fraction falls is an assumption, true but for noise.
 A choice among trials by validation data makes the best of them look a little better than it is: state final numbers on test data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tenfold.calibrate import rereadable
 from tenfold.compress import compress
 from tenfold.finetune import finetune as train
 from tenfold.identity import data_identity, model_identity, option_identity
+from tenfold.messages import check_kind
 from tenfold.plan import Latency, example_of, offers_for
 from tenfold.plan_data import Plan
 from tenfold.progress import Progress, silent
@@ -120,6 +121,7 @@ def _check(goal: Budget, validation: Any, data: Any, finetune: Any, resolution: 
         )
     if not 0.001 <= resolution <= 0.5 or tunings < 1:
         raise ValueError(f"resolution is {resolution} and tunings {tunings}; 0.001 to 0.5 and at least 1 are needed: correct them")
+    check_kind("finetune", finetune, Mapping | Callable | None, "arguments of tenfold.finetune are needed: give a dict like {'epochs': 3}")
     if finetune is not None and not callable(finetune) and data is None:
         raise ValueError("finetune= comes without data=; training data are needed to fine-tune: give data=, or leave finetune= out")
     if data is not None:

@@ -20,6 +20,7 @@ from tenfold.files import write_text
 from tenfold.finetune import FinetuneHistory
 from tenfold.flops import read_by_fused_kernel
 from tenfold.loss import Loss
+from tenfold.messages import PLAN, check_kind
 from tenfold.plan import Plan
 from tenfold.progress import Progress, silent
 from tenfold.recurrent.opened import opened_view
@@ -73,6 +74,9 @@ def report(
     """
     progress = progress or silent
     model, small = _checked(model, small)
+    check_kind("plan", plan, Plan | None, PLAN)
+    check_kind("history", history, FinetuneHistory | None, "a FinetuneHistory is needed: give what tenfold.finetune returned")
+    check_kind("before", before, Evaluation | None, "an Evaluation is needed: give what tenfold.evaluate returned")
     folder = _folder(out_dir)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     if isinstance(data, Iterator):
@@ -131,10 +135,7 @@ def _planned_flops(plan: Plan | None) -> tuple[int, int] | None:
 def _checked(model: Any, small: Any) -> tuple[nn.Module, nn.Module]:
     """Both modules without the wrappers of torch.compile."""
     for name, value in (("model", model), ("small", small)):
-        if not isinstance(value, nn.Module):
-            raise TypeError(
-                f"{name} is a {type(value).__name__}; the report needs two torch modules: give the dense model, then the compressed one"
-            )
+        check_kind(name, value, nn.Module, "the report needs two torch modules: give the dense model, then the compressed one")
         if lazy := [key for key, parameter in value.named_parameters() if is_lazy(parameter)]:
             raise ValueError(
                 f"{name} has the parameter {lazy[0]!r} without a shape yet; the report needs values: run the model once on an example"
