@@ -108,6 +108,8 @@ def test_page_of_a_model_with_many_layers():
     assert "The 80 largest of 200 layers" in text and "the 120 largest of 200 layers" in text
     assert parser.tags.count("tr") == 1 + 200 + 2
     assert '<th scope="row">encoder.layers.0.attention.self.query' in text
+    folded = '<details><summary>200 layers</summary><div class="scroll"'
+    assert folded in text and folded.replace("200", "120") not in page(replace(result, layers=rows[:120]))
 
 
 def test_bars_of_long_names_and_of_nothing():

@@ -9,10 +9,11 @@ from tenfold.report.pictures import escape
 from tenfold.timing import Race
 
 ARROW, TIMES = "\u2192", "\u00d7"
+OPEN_ROWS = 120  # more of them start folded: what follows the table would be many screens below
 
 
 def layer_table(report: Report) -> str:
-    """The table in a box of its own that scrolls sideways; the layers' names stay in view."""
+    """The table in a box of its own that scrolls sideways; the layers' names stay in view. A long one starts folded."""
     batches = list(dict.fromkeys(race.batch for row in report.layers for race in row.races))
     has_flops = any(row.flops_before is not None for row in report.layers)
     has_plan = any(row.planned_error is not None for row in report.layers)
@@ -22,11 +23,13 @@ def layer_table(report: Report) -> str:
     head = "".join(f'<th scope="col" class="number">{n[1:]}</th>' if n[0] == "#" else f'<th scope="col">{n}</th>' for n in names)
     body = "".join(_row(row, batches, has_flops, has_plan) for row in report.layers)
     foot = _foot(report, has_flops, 1 + has_plan + len(batches))
-    return (
+    table = (
         f'<div class="scroll" tabindex="0"><table class="layers"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody><tfoot>{foot}</tfoot></table></div>"
-        f'<p class="quiet">{escape(report.error_note)}</p>'
     )
+    if len(report.layers) > OPEN_ROWS:
+        table = f"<details><summary>{len(report.layers):,} layers</summary>{table}</details>"
+    return f'{table}<p class="quiet">{escape(report.error_note)}</p>'
 
 
 def _row(row: LayerRow, batches: Sequence[int], has_flops: bool, has_plan: bool) -> str:
