@@ -59,8 +59,13 @@ def rows(plan: RowsPlan, factors: Sequence[Tensor], digits: Sequence[Tensor]) ->
 
 def _slices(factor: Tensor, gather: Gather, ids: Tensor) -> Tensor:
     """(ids, ...): slices of a factor. A few are picked from it as it lies: in another order its gradient is a copy of the whole."""
-    if len(gather.digits) == 1 and len(ids) * (1 if factor.dim() == 2 else FEW) <= gather.shape[0]:
-        return factor.index_select(gather.perm[0], ids).permute(gather.perm).reshape(len(ids), *gather.shape[1:])
+    is_matrix = factor.dim() == 2
+    if torch.compiler.is_compiling() or torch._C._is_tracing():  # a program for any number of ids
+        are_few = is_matrix
+    else:
+        are_few = ids.numel() * (1 if is_matrix else FEW) <= gather.shape[0]
+    if are_few and len(gather.digits) == 1:
+        return factor.index_select(gather.perm[0], ids).permute(gather.perm).reshape(-1, *gather.shape[1:])
     return factor.permute(gather.perm).reshape(gather.shape).index_select(0, ids)
 
 
