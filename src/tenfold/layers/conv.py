@@ -108,7 +108,7 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
     def _convolve(self, x: Tensor, spatial: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
         """The convolution with bias, for a batch or a single sample."""
         if (run := self._recall("convolve", x)) is not None:
-            return self._biased(run(x, spatial))
+            return self._biased(run(x, spatial), True)
         n_spatial = len(self.kernel_size)
         check_tensor(type(self).__name__, x)
         if x.dim() not in (n_spatial + 1, n_spatial + 2) or x.shape[-n_spatial - 1] != self.in_channels:
@@ -118,13 +118,13 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
             )
         if x.dim() == n_spatial + 1:
             return self._convolve(x[None], spatial)[0]
-        return self._biased(self.factorized.convolve(x, spatial, self._positions(x)))
+        return self._biased(self.factorized.convolve(x, spatial, self._positions(x)), self.factorized.is_kept())
 
-    def _biased(self, y: Tensor) -> Tensor:
+    def _biased(self, y: Tensor, is_kept: bool) -> Tensor:
         if (bias := self.bias) is None:
             return y
         place = bias.to(y.dtype).view(-1, *[1] * len(self.kernel_size))
-        return y.add_(place) if self.factorized.is_kept() and type(bias) is nn.Parameter else y + place
+        return y.add_(place) if is_kept and type(bias) is nn.Parameter else y + place
 
     def _positions(self, x: Tensor) -> Positions:
         """The class of the numbers of places read and written."""
