@@ -106,7 +106,7 @@ def test_sums_are_let_go_as_moments_are_made(monkeypatch: pytest.MonkeyPatch):
     class Counting(Whitening):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
-            held.append(sum(isinstance(one, Tensor) and one.shape == (1, 29, 29) for one in gc.get_objects()))
+            held.append(sum(type(one) is Tensor and one.shape == (1, 29, 29) for one in gc.get_objects()))
 
     monkeypatch.setattr(second_moments, "Whitening", Counting)
     with InputMoments(model, survey(model)) as moments, torch.no_grad():
