@@ -143,6 +143,10 @@ class FactorizedLayer(nn.Module, abc.ABC):
         """How the weight is contracted with a batch in eval; `print` it."""
         return self.factorized.plan_apply(batch, True)
 
+    def extra_repr(self) -> str:
+        """The torch layer's, which reads options that are here too."""
+        return self.dense_type.extra_repr(self)  # pyright: ignore[reportArgumentType]
+
     def _recall(self, verb: str, x: Tensor) -> Callable[..., Tensor] | None:
         factorized: Any = self._modules["factorized"]  # torch takes as long to find `self.factorized` as for a small product
         # a subclass, or what stands in its place, may do more than the call that is known

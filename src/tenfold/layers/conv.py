@@ -94,16 +94,13 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
 
     def to_dense(self) -> nn.Module:
         like = self.factorized.factors[0]
-        dense: Any = self._dense(self.bias is not None, like.device, like.dtype)
+        options = {name: getattr(self, name) for name in _OPTIONS if self.is_transposed or name != "output_padding"}
+        dense: Any = self.dense_type(bias=self.bias is not None, device=like.device, dtype=like.dtype, **options)
         with torch.no_grad():
             dense.weight.copy_(self.weight)
             if self.bias is not None:
                 dense.bias.copy_(self.bias)
         return dense.train(self.training)
-
-    def _dense(self, bias: bool, device: Any, dtype: Any) -> nn.Module:
-        names = [name for name in _OPTIONS if self.is_transposed or name != "output_padding"]
-        return self.dense_type(bias=bias, device=device, dtype=dtype, **{name: getattr(self, name) for name in names})
 
     def _convolve(self, x: Tensor, spatial: Callable[[Tensor, Tensor, int], Tensor]) -> Tensor:
         """The convolution with bias, for a batch or a single sample."""
@@ -135,10 +132,6 @@ class ConvolutionLayer(FactorizedLayer, abc.ABC):
         """How the weight is contracted with a batch of inputs with so many positions, in eval; `print` it."""
         p = self._positions(torch.empty(0, 0, *positions, device="meta"))
         return self.factorized.plan_convolve(batch, True, p.n_in, p.n_out, p.kernel, p.is_transposed, p.stride)
-
-    def extra_repr(self) -> str:
-        """The torch layer's."""
-        return self.dense_type.extra_repr(self)  # pyright: ignore[reportArgumentType] - it reads the options, which are here too
 
 
 _OPTIONS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "dilation", "groups", "padding_mode")

@@ -120,10 +120,6 @@ class EmbeddingLayer(FactorizedLayer, abc.ABC):
         made = tree_iter([one for _, one in self.factorized._prepared.values()])
         return sum(one.numel() * one.element_size() for one in made if isinstance(one, Tensor))
 
-    def extra_repr(self) -> str:
-        """The torch layer's."""
-        return self.dense_type.extra_repr(self)  # pyright: ignore[reportArgumentType] - it reads the options, which are here too
-
 
 class Embedding(EmbeddingLayer):
     """Rows of a table (num_embeddings, embedding_dim) that is never built; the arguments are torch.nn.Embedding's.

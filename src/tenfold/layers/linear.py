@@ -91,7 +91,3 @@ class Linear(FactorizedLayer):
             if self.bias is not None:
                 dense.bias.copy_(self.bias)
         return dense.train(self.training)
-
-    def extra_repr(self) -> str:
-        """torch.nn.Linear's."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
