@@ -18,8 +18,8 @@ Spatial: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 
 def laid_out(plan: ContractionPlan, made: Sequence[Tensor]) -> list[Tensor]:
     """The tensors of the steps, one for each, in the layout that the step needs."""
-    if _is_multiplied(plan, made[0]) and len(made) > 1:
-        return [one.contiguous(memory_format=torch.channels_last) if one.dim() == 4 else one.contiguous() for one in made]
+    if _is_multiplied(plan, made[0], False):
+        return [one.contiguous(memory_format=torch.channels_last) for one in made]
     # torch's backward refuses strides; those of axes of size 1 are made anew, as torch lays its output out by them
     return [one.contiguous().flatten().view(one.shape) for one in made]
 
@@ -29,7 +29,7 @@ def convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spati
 
     `spatial(x, weight, groups)` is the layer's own dense convolution; None: it maps the channels of each position to that position.
     """
-    if x.dim() == 4 and (spatial is None or len(prepared) > 1) and _is_multiplied(plan, x):
+    if _is_multiplied(plan, x, spatial is None):
         return _multiplied(plan, prepared, x, spatial)
     is_moved = _is_moved(plan, x)
     if is_moved:
@@ -50,8 +50,7 @@ def convolution(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, is
             x = spatial(x, weight, n_groups) if is_spatial else pointwise(x, weight, None, 1, 0, 1, n_groups)
         return x
 
-    is_multiplied = x.dim() == 4 and (is_pointwise or len(prepared) > 1) and _is_multiplied(plan, x)
-    if plan.is_cached and plan.is_plain and not is_multiplied:
+    if plan.is_cached and plan.is_plain and not _is_multiplied(plan, x, is_pointwise):
         return plain
     return lambda x, spatial: convolve(plan, prepared, x, None if is_pointwise else spatial)
 
@@ -59,8 +58,10 @@ def convolution(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, is
 # -- on a CPU, without gradients: matrix products that also lay images out --------------------------------------------------
 
 
-def _is_multiplied(plan: ContractionPlan, like: Tensor) -> bool:
+def _is_multiplied(plan: ContractionPlan, like: Tensor, is_pointwise: bool) -> bool:
     """Whether products pay: with few images only where these are large. What torch.vmap hands out does not tell its layout."""
+    if like.dim() != 4 or not (is_pointwise or len(plan.steps) > 1):
+        return False
     if not (plan.is_cached and plan.is_plain) or (plan.batch == 1 and plan.largest < LARGE_STATE) or plan.narrowest < FEWEST_CHANNELS:
         return False
     return like.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
