@@ -6,14 +6,13 @@ minima: above 1 is faster than dense; `MAC` are multiply-adds a row of the plan.
 `python benchmarks/linear_latency.py --json benchmarks/results/linear.json`, about four minutes on two cores.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 import tenfold
-from race import race, report
+from race import race, report, training_step
 
 BATCHES = (1, 16, 96)
 COMPILED = 16  # the batch size at which generated code is timed too
@@ -41,16 +40,6 @@ def layers() -> dict[str, tuple[nn.Linear, nn.Module]]:
         found[f"1024->4096 {type(format).__name__} {format.rank}"] = (narrow, tenfold.nn.Linear(1024, 4096, format=format))
     found["64->64 SVD 16"] = (nn.Linear(64, 64), tenfold.nn.Linear(64, 64, format=tenfold.SVD(16)))
     return found
-
-
-def training_step(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
-    """Forward and backward of one layer."""
-
-    def run() -> None:
-        layer.zero_grad(set_to_none=True)
-        layer(x).sum().backward()
-
-    return run
 
 
 def row(name: str, dense: nn.Linear, small: Any, batch: int) -> dict[str, Any]:

@@ -5,14 +5,13 @@ gradients of all parameters; that of the dense table is as large as the table. R
 than dense. Command: `python benchmarks/lookup_latency.py --json benchmarks/results/lookup.json`, two minutes.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 import tenfold
-from race import race, report
+from race import race, report, training_step
 
 ROWS, WIDTH = 100_000, 64
 FORMATS: dict[str, dict[str, Any]] = {
@@ -22,16 +21,6 @@ FORMATS: dict[str, dict[str, Any]] = {
     "TTM 16": {"format": tenfold.TTM(16)},
     "TTM 16, 3 cores": {"format": tenfold.TTM(16), "in_modes": (40, 50, 50), "out_modes": (4, 4, 4)},
 }
-
-
-def training_step(layer: nn.Module, ids: torch.Tensor) -> Callable[[], None]:
-    """Forward and backward of one lookup."""
-
-    def run() -> None:
-        layer.zero_grad(set_to_none=True)
-        layer(ids).sum().backward()
-
-    return run
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def race(cases: Mapping[str, Callable[[], Any]], rounds: int = 20, seconds: float = 0.02) -> dict[str, tuple[float, float]]:
@@ -29,6 +30,16 @@ def race(cases: Mapping[str, Callable[[], Any]], rounds: int = 20, seconds: floa
                 run()
             times[name].append((time.perf_counter() - start) / repeats[name] * 1e3)
     return {name: (statistics.median(values), min(values)) for name, values in times.items()}
+
+
+def training_step(layer: nn.Module, x: torch.Tensor) -> Callable[[], None]:
+    """Forward and backward of one layer."""
+
+    def run() -> None:
+        layer.zero_grad(set_to_none=True)
+        layer(x).sum().backward()
+
+    return run
 
 
 def report(name: str, rows: list[dict[str, Any]]) -> None:
