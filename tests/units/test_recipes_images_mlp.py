@@ -85,6 +85,17 @@ def test_a_recipe_that_is_stopped_goes_on_and_leaves_no_checkpoint(tmp_path: Pat
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+def test_runs_of_other_images_of_the_same_number_are_other_runs(tmp_path: Path) -> None:
+    options = Options(formats=(), seeds=(0,), epochs=1, batch_size=40, out=tmp_path / "out")
+    for name, value in (("a", 0), ("b", 255)):
+        images = torch.full((50, 28, 28), value, dtype=torch.uint8).numpy()
+        labels = torch.arange(50).remainder(10).numpy()
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "images.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        run_recipe("mnist-mlp", dataclasses.replace(options, data=tmp_path / name / "images.npz"))
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 2
+
+
 @pytest.mark.parametrize("recipe, has_norm", [(mnist_mlp, False), (fashion_mlp, True)], ids=["mnist", "fashion"])
 def test_start_ranks_are_what_the_modes_say(recipe: Any, has_norm: bool) -> None:
     """Every format of the recipe builds, and has fewer weights than dense."""

@@ -16,7 +16,7 @@ from tenfold.bayes.factorized_weights import factorized_weights
 from tenfold.data.images import Images
 from tenfold.layers.base import FactorizedLayer
 from tenfold.recipes.automatic_ranks import Training, cosine, fix_ranks, train_automatic, train_null, train_plain
-from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
+from tenfold.recipes.finished_runs import digest_of, kept_place, read_kept, write_kept
 from tenfold.recipes.images.calibration import Calibration, calibration
 from tenfold.recipes.images.task import ImageTask
 from tenfold.recipes.options import DENSE, Options
@@ -87,6 +87,7 @@ class RankRuns:
         self.recipe, self.words, self.task, self.test = recipe, words, task, test
         self.build, self.layers, self.trainings, self.options, self.moments = build, layers, trainings, options, moments
         self.start, self.factorised = start, factorised
+        self.digest = digest_of(*(part for images in (task.images, test) for part in (images.pixels, images.labels)))
 
     def run(self, format: str, way: str, seed: int, ranks: Mapping[str, Mapping[str, int]] | None = None) -> RankRun:
         """A run: the file of it where it is finished, else trained, from its checkpoint where there is one."""
@@ -94,7 +95,7 @@ class RankRuns:
         used = (*plain, "dense_lr") if way == DENSE else (*plain, "lr", "rebuild") if way == FIXED else None
         training = {name: value for name, value in dataclasses.asdict(self.trainings[format]).items() if used is None or name in used}
         key = {"version": VERSION, "words": self.words[format], "format": format, "way": way, "seed": seed, "training": training}
-        key["ranks"] = ranks and _plain(ranks)
+        key |= {"data": self.digest, "ranks": ranks and _plain(ranks)}
         place = kept_place(self.options.out, self.recipe, f"{format}-{way}-seed{seed}", key)
         if (kept := read_kept(place, key)) is not None:
             return _from_data(kept)
