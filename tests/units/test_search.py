@@ -217,6 +217,8 @@ def test_a_folder_of_another_search_or_a_damaged_one_is_refused(model: nn.Module
         searched(model, "accuracy_drop=2,smallest=params", folder=tmp_path)
     with pytest.raises(ValueError, match=r"with model = Sequential .*, but this one has Linear .*; to go on all settings must be the same"):
         searched(nn.Linear(24, 4), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"with inputs = \[\(32, 24\)\], but this one has \[\(3, 24\)\]"):
+        searched(model, inputs=torch.zeros(3, 24), folder=tmp_path)
     data = json.loads((tmp_path / "search.json").read_text())
     (tmp_path / "search.json").write_text(json.dumps({**data, "version": 99}))
     with pytest.raises(ValueError, match="search.json is of version 99; 1 is needed: delete it, or give another folder"):

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from tenfold.budget import Budget, as_budget
 from tenfold.calibrate import rereadable
@@ -84,6 +85,7 @@ def search(
         "model": model_identity(model),
         "budget": str(goal),
         "format": str(format),
+        "inputs": str([tuple(one.shape) if isinstance(one, Tensor) else one for one in tree_leaves(inputs)]),
         "filter": option_identity(filter),
         "latency": latency,
         "sequential": str(sequential),
