@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 HEADER_LIMIT = 100_000_000  # bytes of JSON; safetensors' own limit
+READABLE = "a file that you may read is needed: check the path"
 DTYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -147,6 +148,21 @@ class Header:
     tensors: dict[str, Entry]
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8")
+    except OSError as error:
+        raise _cannot("read", path, error, READABLE) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}); a text in UTF-8 is needed: save it so") from error
+
+
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Names, dtypes and shapes of the tensors in a safetensors file, and its metadata. No tensor is read, nothing is executed.
 
@@ -181,16 +197,15 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def _check_length(path: Path) -> None:
     """Checks what safetensors would report without numbers, or not at all."""
-    advice = "a file that you may read is needed: check the path"
     try:
         if not path.is_file():
             problem = IsADirectoryError(21, "it is a folder") if path.is_dir() else FileNotFoundError(2, "there is no such file")
-            raise _cannot("read", path, problem, advice)
+            raise _cannot("read", path, problem, READABLE)
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
     except PermissionError as error:
-        raise _cannot("read", path, error, advice) from error
+        raise _cannot("read", path, error, READABLE) from error
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(size - 8, HEADER_LIMIT):
         promised = f"promises a header of {length:,} bytes" if len(start) == 8 else "ends before its header"

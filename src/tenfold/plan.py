@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -10,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from tenfold.budget import Budget, as_budget
 from tenfold.calibrate import calibration_batch, calibration_pair, input_moments, rereadable
 from tenfold.decompose import check_weight
+from tenfold.messages import PLAN
 from tenfold.plan_data import LayerPlan as LayerPlan
 from tenfold.plan_data import Plan as Plan
 from tenfold.progress import Progress, silent
@@ -122,8 +124,11 @@ def explicit_plan(model: nn.Module, format: Formats, *, seed: int = 0) -> Plan:
     """The plan for formats with ranks. Nothing is decomposed and no error is known; weights may be on "meta".
 
     Raises:
+        TypeError: the format is the path of a plan file.
         ValueError: a format has no rank, or does not fit a layer, or no layer can be factorised.
     """
+    if isinstance(format, Path) or (isinstance(format, str) and format.endswith(".toml")):
+        raise TypeError(f"the plan is the path {format}; {PLAN}")
     model = opened_view(unwrapped(model))
     found = survey(model)
     chosen, reasons = select(found, format)

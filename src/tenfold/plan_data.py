@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tenfold.budget import Budget
 from tenfold.format import Format
@@ -93,8 +92,10 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Plan":
-        """The plan of a file. Raises ValueError naming the line that is wrong."""
-        return cls.parse(Path(path).read_text(encoding="utf-8"), str(path))
+        """The plan of a file. Raises ValueError naming the line that is wrong, or OSError where the file is not there or not readable."""
+        from tenfold.files import read_text
+
+        return cls.parse(read_text(path), str(path))
 
 
 def _flops(layer: LayerPlan) -> str:

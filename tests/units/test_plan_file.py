@@ -186,6 +186,17 @@ def test_the_file_is_named(tmp_path: Path):
         Plan.load(path)
 
 
+def test_a_path_is_no_plan_and_may_lead_nowhere(tmp_path: Path):
+    for given in ("plan.toml", tmp_path / "plan.toml"):
+        with pytest.raises(TypeError, match=r"the plan is the path .*plan.toml; a Plan is needed: .* read its file with tenfold.Plan.load"):
+            tenfold.compress(torch.nn.Linear(8, 8), given)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(FileNotFoundError, match="cannot read .*plan.toml: .*; a file that you may read is needed: check the path"):
+        Plan.load(tmp_path / "plan.toml")
+    (tmp_path / "plan.toml").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="plan.toml is not UTF-8 .*; a text in UTF-8 is needed: save it so"):
+        Plan.load(tmp_path / "plan.toml")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
