@@ -145,6 +145,29 @@ def test_a_plan_can_be_written_edited_and_carried_out(cli: Cli, folder: Path) ->
     assert result["accuracy"] == {"dense": None, "compressed": None, "finetuned": None}
 
 
+def test_a_plan_says_what_its_errors_are_of_and_what_runs_with_dense_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(
+        """import torch
+from torch import nn
+
+def network():
+    block = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+    return nn.Sequential(nn.Embedding(100, 32), nn.TransformerEncoder(block, 1))
+
+def ids():
+    return torch.utils.data.TensorDataset(torch.arange(64 * 5).reshape(64, 5) % 100, torch.zeros(64, 5, 32))
+"""
+    )
+    command = ["plan", f"{tmp_path}/net.py:network", "--calibration", f"{tmp_path}/net.py:ids", "--budget", "params=0.4"]
+    found = in_process(*command)
+    assert {one["name"]: one["metric"] for one in found["layers"] if one["use"] != "dense"}.items() >= {
+        "0": "weight", "1.layers.0.linear1": "output",
+    }.items()  # fmt: skip
+    assert "fused encoder kernel" in found["notes"][0]
+    assert run(command) == 0
+    assert found["notes"][0] in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("data", [("--input-shape", "3,6,6"), ("--data", "net.py:test")], ids=["shape", "data"])
 @pytest.mark.parametrize("command", ["plan", "compress"])
 def test_layers_are_timed_in_calls_with_so_many_samples(

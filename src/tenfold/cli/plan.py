@@ -77,10 +77,12 @@ def plan_data(plan: Plan) -> dict[str, Any]:
                 "parameters": {"before": one.params_before, "after": one.params_after},
                 "flops": None if one.flops_before is None else {"before": one.flops_before, "after": one.flops_after},
                 "error": one.error,
+                "metric": None if one.error is None else one.metric or plan.metric,
                 "speedup": {"predicted": one.predicted_speedup, "measured": one.measured_speedup},
             }
             for one in plan.layers
         ],
+        "notes": list(plan.notes),
     }
 
 
@@ -105,6 +107,7 @@ def plan_tables(plan: Plan) -> tuple[RenderableType, ...]:
     return (
         table(columns, rows, numbers=("parameters", "FLOP", "error", "speed-up")),
         f"{total}; errors are relative, of the {plan.metric}s",
+        *plan.notes,
     )
 
 
