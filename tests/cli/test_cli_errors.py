@@ -73,6 +73,10 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
             "--validation and --data are both a.npz; the accuracy on --data would be that of a choice made by it",
         ),
         (["compress", "{net}:network", "--out", "{out}"], "there is neither --budget nor --plan nor a rank in --format"),
+        (
+            ["compress", "{net}:network", "--out", "{out}", "--budget", "0.5", "--epochs", "5", "--no-distill"],
+            "--epochs, --no-distill came without --finetune; training data are needed to fine-tune: add --finetune",
+        ),
         (["compress", "{net}:network", "--out", "{out}", "--plan", "nowhere.toml"], "--plan nowhere.toml does not exist"),
         (
             ["compress", "{net}:network", "--out", "{out}", "--plan", "p", "--budget", "0.5"],

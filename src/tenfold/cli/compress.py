@@ -4,7 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,6 +71,7 @@ def compress(
     """
     common.apply()
     given = _given_plan(plan, planning)
+    check_training(training, finetune)
     check_validation(validation, planning, finetune, data.data)
     with writable_folder(out), Steps() as steps:
         steps("reading model and data", 0, 1)
@@ -119,6 +120,18 @@ def kept_plan(file: Path, question: str, make: Callable[[], Plan]) -> Plan:
     plan = make()
     write_kept(file, key, {"plan": plan.to_text()})
     return plan
+
+
+def check_training(training: Training, finetune: str | None) -> None:
+    """Raises ValueError where options of fine-tuning come without its data: nothing would be trained."""
+    given = {
+        one.name.replace("_", "-"): getattr(training, one.name) for one in fields(training) if getattr(training, one.name) != one.default
+    }
+    changed = [f"--{'no-' if value is False else ''}{name}" for name, value in given.items()]
+    if changed and finetune is None:
+        raise ValueError(
+            f"{', '.join(changed)} came without --finetune; training data are needed to fine-tune: add --finetune, or leave the rest out"
+        )
 
 
 def check_validation(validation: str | None, planning: Planning, finetune: str | None, test: str | None) -> None:
