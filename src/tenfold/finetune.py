@@ -102,7 +102,8 @@ def finetune(
         channels_last: lay images out with their channels last, which makes convolutions on a CPU faster.
 
     Raises:
-        ValueError: a setting or a label is out of range, the data are empty, or the checkpoint is of another run.
+        ValueError: a setting or a label is out of range, `feature_weight` or `outputs` come without a teacher, the data are empty, or
+            the checkpoint is of another run.
         RuntimeError: the model does not take the inputs, or the loss is NaN or infinite.
 
     >>> import torch
@@ -120,6 +121,11 @@ def finetune(
         raise ValueError(
             f"epochs is {epochs}, save_every {save_every}, warmup {warmup} and steps_per_epoch {steps_per_epoch}; at least 1, 1, 0 and 1 "
             "are needed: raise what is below"
+        )
+    if teacher is None and (feature_weight or outputs is not None):
+        raise ValueError(
+            f"feature_weight is {feature_weight} and outputs {outputs!r} without a teacher; a model to learn from is needed: give teacher= "
+            "the model before compression, or leave them out"
         )
     steps = n_batches(data, batch_size, drop_last=True) if steps_per_epoch is None else steps_per_epoch
     made = make_optimizer(model, optimizer, lr, weight_decay, epochs * steps, stable_scales(model) if bound_lr else None)

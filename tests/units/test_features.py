@@ -95,6 +95,14 @@ def test_a_first_stage_on_features_alone_brings_every_layer_closer_and_leaves_th
     assert all(torch.equal(value, kept[name]) for name, value in teacher.state_dict().items())
 
 
+@pytest.mark.parametrize("setting", [{"feature_weight": 0.5}, {"outputs": "values"}])
+def test_lessons_without_a_teacher_are_refused(setting):
+    with pytest.raises(
+        ValueError, match=r"feature_weight is [\d.]+ and outputs (None|'values') without a teacher; a model to learn from is"
+    ):
+        finetune(pair()[0], (INPUTS, INPUTS[:, :3]), **setting)
+
+
 def test_what_cannot_be_compared():
     model, teacher = pair()
     with pytest.raises(ValueError, match=r"the teacher Sequential has no layer 2; features are compared .*: give the model before compr"):
