@@ -13,7 +13,7 @@ from tenfold.batches import batches
 from tenfold.data.pillow import image_module
 from tenfold.evaluate import evaluate
 from tenfold.messages import one_line
-from tenfold.running import EXAMPLES, call, eval_mode
+from tenfold.running import EXAMPLES, call, eval_mode, first_samples
 from tenfold.sources import call_function, read_function
 
 DATA_FORMS = "file.py:function, package.module:function, an .npz file with images and labels, or a folder with one folder of images a class"
@@ -211,15 +211,7 @@ def first_inputs(data: Any, count: int = EXAMPLES) -> Any:
     if data is None:
         return None
     inputs, _ = next(iter(batches(data, count)))
-    return _first(inputs, count)
-
-
-def _first(inputs: Any, count: int) -> Any:
-    if isinstance(inputs, Tensor):
-        return inputs[:count]
-    if isinstance(inputs, dict):
-        return {key: _first(value, count) for key, value in inputs.items()}
-    return type(inputs)(_first(value, count) for value in inputs) if isinstance(inputs, tuple | list) else inputs
+    return first_samples(inputs, count)
 
 
 def check_inputs(model: nn.Module, inputs: Any, origin: str) -> None:

@@ -20,7 +20,7 @@ from tenfold.model_file import load as load
 from tenfold.model_file import save as save
 from tenfold.places import HOOKS
 from tenfold.recurrent.opened import close_recurrent
-from tenfold.running import REFUSALS, batch_size, call, eval_mode
+from tenfold.running import REFUSALS, batch_size, call, eval_mode, tensors_in
 from tenfold.wrappers import unwrapped
 
 Inputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
@@ -185,7 +185,7 @@ def _run_onnx(session: Any, inputs: Inputs) -> list[Tensor]:
     if isinstance(inputs, Mapping):
         values = {name: inputs[name] for name in names}
     else:
-        values = dict(zip(names, _tensors(inputs), strict=True))
+        values = dict(zip(names, tensors_in(inputs), strict=True))
     return [torch.from_numpy(value) for value in session.run(None, {name: value.detach().cpu().numpy() for name, value in values.items()})]
 
 
@@ -205,11 +205,6 @@ def _arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Mapping):
         return (), dict(inputs)
     return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs), {}
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """All tensors in nested tuples, lists and mappings."""
-    return [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
 def _on_device(model: nn.Module, inputs: Inputs) -> Any:
@@ -263,12 +258,12 @@ def _check_same(wanted: Any, run: Any, what: str, example: Any) -> None:
     where = f"for a batch of {batch_size(example)}"
     advice = "the export cannot be used: export with dynamic_batch=False, or export tenfold.to_dense(model)"
     try:
-        found = _tensors(run())
+        found = tensors_in(run())
     except Exception as error:
         raise RuntimeError(
             f"{what} fails {where} with {type(error).__name__}: {one_line(error)}; it must run as the model does: {advice}"
         ) from error
-    expected = _tensors(wanted)
+    expected = tensors_in(wanted)
     if [tuple(t.shape) for t in found] != [tuple(t.shape) for t in expected]:
         shapes = [[tuple(t.shape) for t in some[:4]] for some in (found, expected)]
         raise RuntimeError(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils import _pytree
 
 from tenfold.wrappers import is_compiled
 
@@ -41,7 +42,7 @@ def run_on(model: nn.Module, inputs: Any, data: str) -> Any:
     except (NotFinite, torch.cuda.OutOfMemoryError):
         raise
     except REFUSALS as error:
-        shapes = ", ".join(f"{tuple(one.shape)} of {one.dtype}" for one in _tensors(inputs)) or type(inputs).__name__
+        shapes = ", ".join(f"{tuple(one.shape)} of {one.dtype}" for one in tensors_in(inputs)) or type(inputs).__name__
         text = str(error) or type(error).__name__
         if isinstance(error, TypeError) and re.search("(positional|keyword) argument", text):
             text += '; the last of several tensors of a sample, and the entry "labels" of a mapping, are its target and no argument'
@@ -58,25 +59,22 @@ def first_argument(values: tuple[Any, ...]) -> Tensor | None:
 
 def batch_size(inputs: Any) -> int:
     """The first axis of the first tensor."""
-    return next((one.shape[0] for one in _tensors(inputs) if one.dim()), 1)
+    return next((one.shape[0] for one in tensors_in(inputs) if one.dim()), 1)
 
 
 def first_samples(inputs: Any, count: int) -> Any:
-    """The first `count` samples of a tensor, of a tuple of arguments or of a mapping of keyword arguments."""
+    """The first `count` samples of a tensor, of a tuple of arguments or of a mapping of keyword arguments, also of what is nested there."""
     total = batch_size(inputs)
 
     def cut(value: Any) -> Any:
         return value[:count] if isinstance(value, Tensor) and value.dim() and value.shape[0] == total else value
 
-    if isinstance(inputs, Mapping):
-        return {name: cut(value) for name, value in inputs.items()}
-    return tuple(map(cut, inputs)) if isinstance(inputs, tuple | list) else cut(inputs)
+    return _pytree.tree_map(cut, dict(inputs) if isinstance(inputs, Mapping) else inputs)
 
 
-def _tensors(inputs: Any) -> list[Tensor]:
-    """The tensors among arguments."""
-    values = inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple | list) else [inputs]
-    return [value for value in values if isinstance(value, Tensor)]
+def tensors_in(value: Any) -> list[Tensor]:
+    """All tensors in nested tuples, lists and mappings."""
+    return [leaf for leaf in _pytree.tree_leaves(dict(value) if isinstance(value, Mapping) else value) if isinstance(leaf, Tensor)]
 
 
 def _to(value: Any, device: torch.device) -> Any:

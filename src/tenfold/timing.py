@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree
+from torch import nn
 
 from tenfold.flops import count_flops, without_fast_path
 from tenfold.progress import Progress
-from tenfold.running import call, eval_mode, first_samples, probing, unchanged_buffers
+from tenfold.running import call, eval_mode, first_samples, probing, tensors_in, unchanged_buffers
 
 MODEL_SECONDS = 2.0  # time spent on runs of one model pair at one batch size, within the limits below
 LAYER_SECONDS = 0.06  # the same for one layer
@@ -130,7 +129,7 @@ def run_layers(
             nonlocal is_busy
             if is_busy:
                 return
-            shapes = tuple(tuple(one.shape) for one in _pytree.tree_leaves((args, kwargs)) if isinstance(one, Tensor))
+            shapes = tuple(tuple(one.shape) for one in tensors_in((args, kwargs)))
             calls.setdefault(name, []).append(shapes)
             is_first = len(calls[name]) == 1
             is_busy = True

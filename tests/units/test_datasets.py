@@ -198,6 +198,9 @@ def test_example_inputs_come_from_a_shape_or_from_the_data(loaders: str) -> None
     assert len(first_inputs(TensorDataset(torch.zeros(EXAMPLES + 1, 2), torch.zeros(EXAMPLES + 1)))) == EXAMPLES
     assert first_inputs(read_data(f"{loaders}:loader")).shape == (5, 2)
     assert first_inputs(None) is None
+    places, scale = torch.arange(4), torch.tensor(2.0)
+    batch = first_inputs([{"ids": torch.zeros(8, 4), "places": places, "scale": scale, "labels": torch.zeros(8)}], 3)
+    assert batch["ids"].shape == (3, 4) and batch["places"] is places and batch["scale"] is scale
 
 
 @pytest.mark.parametrize("text", ["", "3,x", "3,0", "3:whole", "3:nn"])

@@ -95,3 +95,4 @@ def test_first_samples_cuts_what_has_the_batch_axis():
     cut = first_samples((x, table, "mean"), 1)
     assert cut[0].shape == (1, 3) and cut[1].shape == (7,) and cut[2] == "mean"
     assert first_samples({"ids": x}, 3)["ids"].shape == (3, 3)
+    assert [one.shape for one in first_samples(([x, x], table), 1)[0]] == [(1, 3), (1, 3)] and batch_size(([x], table)) == len(x)
