@@ -60,7 +60,7 @@ def compress(
             reach none of the layers.
         RuntimeError: the model does not run on the calibration data.
 
-    Warns where a layer cannot be decomposed, and leaves it dense.
+    Warns where a layer cannot be decomposed, and leaves it dense, and where a table has a row of padding that is not zero and will be.
     """
     progress = progress or silent
     model = unwrapped(model)
@@ -80,6 +80,8 @@ def compress(
         )
     for found, _ in work:
         check_weight(found.weight, found.name or type(found.module).__name__)
+        if found.layer is not None and (lost := found.layer.lost(found.module)):
+            warnings.warn(f"{found.name or 'the model'} {lost}", stacklevel=2)
     moments: Mapping[str, Whitening] = {}
     layers = [found for found, _ in work]
     if calibration is not None:

@@ -1,5 +1,6 @@
 """Embedding and EmbeddingBag: padding rows, bags, pretrained tables, options that cannot be honoured."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -42,12 +43,22 @@ def test_tied_weights_see_the_padding_row_as_zero() -> None:
         assert_close(layer.weight, layer(torch.arange(29)))
 
 
-def test_a_dense_padding_row_that_is_not_zero_is_taken_as_zero() -> None:
+def test_a_dense_padding_row_that_is_not_zero_is_taken_as_zero_with_a_warning() -> None:
     dense = nn.Embedding.from_pretrained(torch.randn(12, 8), padding_idx=2)
-    layer = tnn.Embedding.from_dense(dense, SVD(rank=8))
+    message = r"has a row of padding_idx=2 that is not zero; a factorised table has zeros there, .*: set padding_idx to None first"
+    with pytest.warns(UserWarning, match=message):
+        layer = tnn.Embedding.from_dense(dense, SVD(rank=8))
     expected = dense.weight.clone()
     expected[2] = 0
     assert_close(layer.weight.detach(), expected, rtol=1e-5, atol=1e-5)
+    model = nn.Sequential(dense)
+    with pytest.warns(UserWarning, match=f"^0 {message}"):
+        assert_close(tenfold.compress(model, SVD(rank=8))[0].weight, expected, rtol=1e-5, atol=1e-5)  # type: ignore[index]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tnn.EmbeddingBag.from_dense(nn.EmbeddingBag.from_pretrained(dense.weight, padding_idx=2), SVD(rank=8))
+        dense.padding_idx = None
+        assert_close(tenfold.compress(model, SVD(rank=8))[0].weight, dense.weight, rtol=1e-5, atol=1e-5)  # type: ignore[index]
 
 
 @LOOKUPS
@@ -56,6 +67,7 @@ def test_from_pretrained(kind: Any) -> None:
     layer = kind.from_pretrained(table, format=SVD(rank=8))
     assert_close(layer.weight, table)
     assert not any(p.requires_grad for p in layer.parameters())
+    table[5] = 0
     layer = kind.from_pretrained(table, freeze=False, padding_idx=5, format=TTM(rank=2), in_modes=(3, 4), out_modes=(2, 4))
     assert layer.padding_idx == 5 and all(p.requires_grad for p in layer.parameters())
     assert layer.factorized.network.ranks == {"r1": 2}

@@ -2,6 +2,7 @@
 
 import abc
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -85,6 +86,11 @@ class FactorizedLayer(nn.Module, abc.ABC):
         return ""
 
     @classmethod
+    def lost(cls, dense: nn.Module) -> str:
+        """What a dense layer has that is lost with its weight, and what to do, as the rest of a sentence; "" where there is nothing."""
+        return ""
+
+    @classmethod
     @abc.abstractmethod
     def around(cls, dense: nn.Module, factorized: FactorizedWeight) -> Self:
         """The layer with the options and the bias of a dense layer, around a factorised weight. `dense` may be on "meta"."""
@@ -127,6 +133,8 @@ class FactorizedLayer(nn.Module, abc.ABC):
         fold = format.fold(cls.fold_of(dense, cls.modes_of(format), in_modes, out_modes))
         weight: Any = dense.weight
         result = decompose([weight], fold, format.network(fold), format, names=[type(dense).__name__], sweeps=sweeps, seed=seed)
+        if lost := cls.lost(dense):
+            warnings.warn(f"the layer of {cls.__name__}.from_dense {lost}", stacklevel=2)
         return cls.around(dense, result[0].weight).train(dense.training)
 
     @classmethod

@@ -23,7 +23,8 @@ class EmbeddingLayer(FactorizedLayer, abc.ABC):
     """What lookups share: a table (num_embeddings, embedding_dim) whose rows are the input axis of the fold.
 
     The row at `padding_idx` is zero and gets no gradient, whatever the factors hold: other rows share them, so it cannot be stored
-    on its own. A dense table whose row there is not zero (torch zeroes it at the start, and never trains it) loses that row.
+    on its own. An Embedding whose row there is not zero (torch zeroes it at the start, and never trains it) loses that row, with a
+    warning; bags leave it out in torch too.
     """
 
     option_names: ClassVar[tuple[str, ...]]
@@ -161,6 +162,16 @@ class Embedding(EmbeddingLayer):
         fold = format.fold(self.fold_of(options, self.modes_of(format), in_modes, out_modes))
         self._build(options, FactorizedWeight(format.network(fold), fold, device=device, dtype=dtype))
         self.reset_parameters()
+
+    @classmethod
+    def lost(cls, dense: nn.Module) -> str:
+        layer: Any = dense
+        if layer.padding_idx is None or not bool(layer.weight[layer.padding_idx].any()):
+            return ""
+        return (
+            f"has a row of padding_idx={layer.padding_idx} that is not zero; a factorised table has zeros there, which changes what "
+            "padding gives: set padding_idx to None first, which keeps the row, or set the row to zero"
+        )
 
     def forward(self, input: Tensor) -> Tensor:
         """(*, embedding_dim) from ids (*)."""
