@@ -1,4 +1,4 @@
-"""export: a model for use elsewhere, checked against the model: safetensors (`save`, `load`), dense layers, torch.export, ONNX."""
+"""export: a model for use elsewhere: safetensors (`save`, `load`), dense layers, and torch.export and ONNX, checked against the model."""
 
 import copy
 import importlib

@@ -31,7 +31,8 @@ def export(
 ) -> Outcome:
     r"""Write a compressed model for other programs: dense, torch.export or ONNX.
 
-    torch and onnx need an example input: --input-shape or --data. The batch size stays free. What is written is compared with the model.
+    torch and onnx need an example input, --input-shape or --data, on which what is written is compared with the model. The batch size stays
+    free.
 
     **Example**
 
