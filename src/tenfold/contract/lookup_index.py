@@ -199,7 +199,7 @@ def _chunk(plan: LookupPlan, ids: Ids, tables: Tables, digits: Sequence[Tensor],
             rows[number] = common * n_rows[product.own] + own
             continue
         count = None
-        if number != plan.last and (found := _fewer(product, ids, digits, own, common)) is not None:
+        if number != plan.last and (found := _fewer(product, ids, digits, own)) is not None:
             place, count = found
             own, common = own[place], common[place]
         groups[number], places = grouped(own, common, n_rows[product.common])
@@ -212,7 +212,7 @@ def _rows(rows: Tensor | None, start: int, stop: int, digits: Sequence[Tensor]) 
     return torch.arange(stop - start, device=digits[0].device) if rows is None else rows
 
 
-def _fewer(product: Product, ids: Ids, digits: Sequence[Tensor], own: Tensor, common: Tensor) -> tuple[Tensor, Tensor] | None:
+def _fewer(product: Product, ids: Ids, digits: Sequence[Tensor], own: Tensor) -> tuple[Tensor, Tensor] | None:
     """One place for each different row of a product, and the number of each id's row, where that spares enough."""
     if not product.digits:
         return own.new_zeros(1), torch.zeros_like(own)

@@ -90,7 +90,7 @@ def check_state(layer: "Recurrent", data: Input, hx: Any) -> State:
     rows = layer.num_layers * layer.n_directions
     widths = (layer.n_out, layer.hidden_size)[: layer.n_states]
     if hx is None:
-        return tuple(torch.zeros(rows, data.batch, width, dtype=_dtype(layer, data), device=data.values.device) for width in widths)
+        return tuple(torch.zeros(rows, data.batch, width, dtype=_dtype(data.values), device=data.values.device) for width in widths)
     parts = tuple(hx) if layer.n_states > 1 and isinstance(hx, tuple | list) else (hx,)
     if len(parts) != layer.n_states or not all(isinstance(part, Tensor) for part in parts):
         wanted = "a tuple (h, c)" if layer.n_states > 1 else "one tensor h"
@@ -114,8 +114,8 @@ def check_state_dtype(name: str, state: Tensor, input: Tensor) -> None:
         raise RuntimeError(f"{name} got a state of the dtype {state.dtype}; its input has {input.dtype}: convert one of them")
 
 
-def _dtype(layer: "Recurrent", data: Input) -> torch.dtype:
-    return torch.get_autocast_dtype(data.values.device.type) if is_cast(data.values) else data.values.dtype
+def _dtype(input: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype(input.device.type) if is_cast(input) else input.dtype
 
 
 def _check_features(layer: "Recurrent", values: Tensor) -> None:
