@@ -10,7 +10,7 @@ from tenfold.formats import CP, TKD
 from tenfold.network import Network
 from tenfold.solvers.sensitivity import sensitivity
 from tenfold.solvers.solution import rebuild
-from tenfold.solvers.tkd import is_tkd, tkd, tkd_errors
+from tenfold.solvers.tkd import chain_errors, is_chain, is_tkd, tkd, tkd_errors
 
 FOLD = make_fold([("o", 16), ("i", 12), ("k", 3), ("k", 3)], 1)
 
@@ -78,6 +78,29 @@ def test_ranks_for_a_plan() -> None:
     assert len(choices) == len(set(choices)) and choices == sorted(choices)
     assert all(1 <= a <= 16 and 1 <= b <= 12 and r <= 9 * min(a, b) for a, r, b in choices)
     assert TKD(rank=(6, 8, 5)).rank_choices(FOLD) == [(6, 8, 5)]
+
+
+@pytest.mark.parametrize("ranks", [(4, 4, 4), (4, 9, 4), (8, 3, 6), (12, 5, 12)])
+def test_a_matrix_gets_its_singular_value_decomposition(ranks: tuple[int, int, int]) -> None:
+    """Alternating least squares over four matrices let their factors grow until float32 lost the weight, or LAPACK gave up."""
+    matrices = torch.randn(2, 16, 12, dtype=torch.float64)
+    fold = make_fold([("o", 16), ("i", 12)], 1)
+    network = TKD(rank=ranks).network(fold)
+    assert is_chain(network)
+    solution = TKD().solve(matrices, network)
+    values = torch.linalg.svdvals(matrices).square()
+    best = (values[:, min(ranks) :].sum(1) / values.sum(1)).sqrt()
+    torch.testing.assert_close(solution.errors, best)
+    torch.testing.assert_close(chain_errors(matrices, [network])[0], best)
+    assert max(float(factor.square().mean().sqrt()) for factor in solution.factors) < 2
+
+
+def test_a_linear_layer_is_planned() -> None:
+    dense = torch.nn.Sequential(torch.nn.Linear(64, 96))
+    plan = tenfold.plan(dense, TKD(), budget=0.4)
+    small = tenfold.compress(dense, plan)
+    expected, found = (one.get_submodule("0").weight.detach() for one in (dense, small))  # type: ignore[operator, union-attr]
+    assert float((found - expected).norm() / expected.norm()) == pytest.approx(plan.layers[0].error, abs=1e-4)
 
 
 def test_modes_that_are_split_are_solved_too() -> None:
