@@ -1,6 +1,7 @@
 """What real inputs tell: second moments of the inputs of every layer, and BatchNorm statistics of a changed model."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ MATCHED_SAMPLES = 1024  # fewer do where both models see the same ones
 BATCH_SIZE = 64
 CALIBRATION = "calibration data"  # as errors call them
 LEAST_VARIANCE = 1e-4  # of the running variance, added to both variances of a ratio
+FEW_ROWS = 8  # the variances of fewer may be anything: so many rows give the ratio as much weight as no change
 
 
 def input_moments(model: nn.Module, layers: Sequence[Found], data: Any, *, progress: Progress = silent) -> dict[str, Whitening]:
@@ -85,8 +87,9 @@ class MatchedNorms:
     """A context in which the BatchNorms of a model correct for what changed since a reference model; they keep the average at its end.
 
     `run` gives the same inputs to both. Each BatchNorm's statistics are then those of its twin, scaled and moved as the variances and
-    means of their inputs are: a layer before it that only scales and shifts its outputs changes nothing after it. A BatchNorm that no
-    input reached keeps what it has, and so do all where the context ends with an error.
+    means of their inputs are, over all batches so far: a layer before it that only scales and shifts its outputs changes nothing after
+    it, whatever the size of the batches. A BatchNorm that no input reached keeps what it has, and so do all where the context ends with
+    an error.
     """
 
     def __init__(self, model: nn.Module, reference: nn.Module) -> None:
@@ -98,8 +101,8 @@ class MatchedNorms:
             if name in theirs and theirs[name].num_features == norm.num_features
         }
         self._own = {name: (norm.running_mean, norm.running_var) for name, (norm, _) in self._pairs.items()}
-        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self._sums: dict[str, list[Any]] = {}
+        self._seen: dict[str, list[_Rows]] = {}
+        self._sums: dict[str, tuple[_Rows, _Rows]] = {}
         self._handles: list[Any] = []
 
     def __enter__(self) -> "MatchedNorms":
@@ -120,28 +123,30 @@ class MatchedNorms:
 
     def _see(self, name: str) -> Any:
         def see(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-            self._seen.setdefault(name, []).append(_mean_and_variance(arguments[0]))
+            self._seen.setdefault(name, []).append(_Rows.of(arguments[0]))
 
         return see
 
     def _match(self, name: str) -> Any:
-        _, other = self._pairs[name]
-
         def match(norm: Any, arguments: tuple[Any, ...]) -> None:
             if not self._seen.get(name):
                 return
-            mean, variance = _mean_and_variance(arguments[0])
-            old_mean, old_variance = self._seen[name].pop(0)
-            # a channel that hardly varies in these data tells nothing of the ratio
-            least = (LEAST_VARIANCE * other.running_var.double()).clamp_min(1e-300)
-            ratio = (variance + least) / (old_variance + least)
-            means = mean + (other.running_mean.double() - old_mean) * ratio.sqrt()
-            variances = other.running_var.double() * ratio
-            norm.running_mean, norm.running_var = means.to(other.running_mean), variances.to(other.running_var)
-            sums, rows = self._sums.setdefault(name, [0.0, 0.0, 0]), len(arguments[0])
-            sums[:] = [sums[0] + rows * means, sums[1] + rows * variances, sums[2] + rows]
+            rows = (_Rows.of(arguments[0]), self._seen[name].pop(0))
+            if name in self._sums:
+                rows = (self._sums[name][0].joined(rows[0]), self._sums[name][1].joined(rows[1]))
+            self._sums[name] = rows
+            norm.running_mean, norm.running_var = self._matched(name, (FEW_ROWS / rows[1].count) ** 2)
 
         return match
+
+    def _matched(self, name: str, share: float = 0.0) -> tuple[Tensor, Tensor]:
+        """The running mean and variance of a norm from the rows so far, drawn towards no change by a share of the twin's variance."""
+        (own, old), (_, other) = self._sums[name], self._pairs[name]
+        # a channel that hardly varies in these data tells nothing of the ratio
+        least = ((LEAST_VARIANCE + share) * other.running_var.double()).clamp_min(1e-300)
+        ratio = (own.variance + least) / (old.variance + least)
+        mean = own.mean + (other.running_mean.double() - old.mean) * ratio.sqrt()
+        return mean.to(other.running_mean), (other.running_var.double() * ratio).to(other.running_var)
 
     def __exit__(self, error: object, *_: object) -> None:
         for handle in self._handles:
@@ -150,15 +155,32 @@ class MatchedNorms:
             for name, (norm, _) in self._pairs.items():
                 norm.running_mean, norm.running_var = self._own[name]
                 if error is None and name in self._sums:
-                    mean, variance, rows = self._sums[name]
-                    norm.running_mean.copy_(mean / rows)
-                    norm.running_var.copy_(variance / rows)
+                    mean, variance = self._matched(name)
+                    norm.running_mean.copy_(mean)
+                    norm.running_var.copy_(variance)
 
 
-def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(channels,) each, in float64, over all other axes of (N, channels, ..)."""
-    rows = x.detach().double().movedim(1, 0).flatten(1)
-    return rows.mean(1), rows.var(1, unbiased=False)
+@dataclass(frozen=True)
+class _Rows:
+    """How many rows of channels there are, and their means and variances (channels,) in float64."""
+
+    count: int
+    mean: Tensor
+    variance: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> "_Rows":
+        """Those of (N, channels, ..)."""
+        rows = x.detach().double().movedim(1, 0).flatten(1)
+        return cls(rows.shape[1], rows.mean(1), rows.var(1, unbiased=False))
+
+    def joined(self, other: "_Rows") -> "_Rows":
+        """Those of both. Source: Chan, Golub, LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample variances."""
+        count = self.count + other.count
+        share = other.count / count
+        moved = other.mean - self.mean
+        variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * moved.square()
+        return _Rows(count, self.mean + share * moved, variance)
 
 
 def rereadable(data: Any) -> Any:

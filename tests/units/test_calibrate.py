@@ -265,6 +265,20 @@ def test_with_a_reference_statistics_move_by_what_changed():
     assert not any(module.training or module._forward_pre_hooks for one in (small, model) for module in one.modules())
 
 
+@pytest.mark.parametrize("size", [1, 2, 8, 256])
+def test_with_a_reference_the_size_of_batches_does_not_matter(size: int):
+    """Two samples that are alike in a channel had a ratio of variances of any size, and one sample had none."""
+    model, x = normed(), torch.randn(256, 5) * 3 + 1
+    reestimate_norms(model, x)
+    small = copy.deepcopy(model)
+    with torch.no_grad():
+        small[0].weight += 0.5 * torch.randn_like(small[0].weight)
+    assert reestimate_norms(small, DataLoader(TensorDataset(x), size), reference=model) == 2
+    for norm, inputs in ((small[1], small[0](x)), (small[4], small[:4](x))):
+        torch.testing.assert_close(norm.running_mean, inputs.mean(0), rtol=0, atol=0.1)
+        torch.testing.assert_close(norm.running_var, inputs.var(0), rtol=0.1, atol=0)
+
+
 def test_a_reference_with_other_norms_is_used_as_far_as_it_goes():
     model = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3)).eval()
     other = nn.Sequential(nn.BatchNorm1d(3), nn.Identity()).eval()
