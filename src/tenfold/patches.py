@@ -27,12 +27,16 @@ def patch_size(module: nn.Module) -> int:
     return 0
 
 
-def patches(module: nn.Module, x: Tensor) -> Tensor:
-    """(groups, rows, in x kernel) from the input of a layer: a spread of at most about ROWS_LIMIT patches, channels slowest."""
+def patches(module: nn.Module, x: Tensor) -> tuple[Tensor, int]:
+    """(groups, rows, in x kernel) from the input of a layer, channels slowest: a spread of at most about ROWS_LIMIT patches.
+
+    With it comes the number of patches that each row stands for.
+    """
     x = x if x.dtype == torch.float64 else x.float()
     if isinstance(module, nn.Linear):
         rows = x.reshape(-1, x.shape[-1])
-        return rows[:: _step(len(rows), x.shape[1:-1].numel())][None]
+        step = _step(len(rows), x.shape[1:-1].numel())
+        return rows[::step][None], step
     layer: Any = module
     n_spatial = len(layer.kernel_size)
     if x.dim() == n_spatial + 1:
@@ -47,7 +51,7 @@ def patches(module: nn.Module, x: Tensor) -> Tensor:
         x = x[torch.unravel_index(torch.arange(0, sizes.numel(), step, device=x.device), sizes)]
     if is_transposed(module):
         x = x.flip(tuple(range(-n_spatial, 0)))
-    return x.reshape(-1, layer.groups, patch_size(layer)).movedim(1, 0)
+    return x.reshape(-1, layer.groups, patch_size(layer)).movedim(1, 0), step
 
 
 def _padded(layer: Any, x: Tensor) -> Tensor:

@@ -52,9 +52,10 @@ class InputMoments:
 
     def _hook(self, name: str) -> Any:
         def accumulate(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            rows = finite_rows(name, module, (*arguments, *keywords.values()))
-            if rows is not None:
-                self._sums.setdefault(name, Sums(name in self._diagonal)).add(rows, rows)
+            found = finite_rows(name, module, (*arguments, *keywords.values()))
+            if found is not None:
+                rows, count = found
+                self._sums.setdefault(name, Sums(name in self._diagonal)).add(rows, rows, count)
 
         return accumulate
 
@@ -96,8 +97,8 @@ class Sums:
         self._product: Any = 0.0
         self._sums: Any = (0.0, 0.0)
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Counts rows in; both have as many."""
+    def add(self, x: Tensor, y: Tensor, count: int = 1) -> None:
+        """Counts rows in, each so many times; both have as many."""
         u, a, total_u = _from_mean(x)
         v, b, total_v = (u, a, total_u) if y is x else _from_mean(y)
         total_x, total_y = total_u + x.shape[1] * a, total_v + x.shape[1] * b
@@ -107,10 +108,11 @@ class Sums:
             product = (u.mT @ v).double()  # added to in place, as every result of its own would be as large as what is kept
             product += a[..., :, None] * total_y[..., None, :]
             product += total_u[..., :, None] * b[..., None, :]
+        product *= count
         product += self._product
         self._product = product
-        self._sums = (self._sums[0] + total_x, self._sums[1] + total_y)
-        self._count += x.shape[1]
+        self._sums = (self._sums[0] + count * total_x, self._sums[1] + count * total_y)
+        self._count += count * x.shape[1]
 
     @property
     def moment(self) -> Tensor:
@@ -146,18 +148,18 @@ def batch_norms(model: nn.Module) -> dict[str, Any]:
     return {name: norm for name, norm in found.items() if norm.running_mean is not None and norm.running_var is not None}
 
 
-def finite_rows(name: str, module: nn.Module, values: tuple[Any, ...]) -> Tensor | None:
-    """(groups, rows, n): the patches of a layer's first input, None where it has none.
+def finite_rows(name: str, module: nn.Module, values: tuple[Any, ...]) -> tuple[Tensor, int] | None:
+    """(groups, rows, n): the patches of a layer's first input and how many each row stands for; None where it has none.
 
     Raises:
         NotFinite: a value is NaN or infinite.
     """
     if (first := first_argument(values)) is None or not first.numel():
         return None
-    rows = patches(module, first.detach())
+    rows, count = patches(module, first.detach())
     if not bool(torch.isfinite(rows).all()):
         raise NotFinite(
             f"the inputs of {name} have values that are NaN or infinite; calibration needs finite ones: "
             "check that the data are normalised as the model expects"
         )
-    return rows
+    return rows, count

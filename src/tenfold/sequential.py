@@ -104,14 +104,15 @@ class PairedInputs:
 
     def _hook(self, name: str, is_dense: bool) -> Any:
         def see(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            rows = finite_rows(name, module, (*arguments, *keywords.values()))
+            found = finite_rows(name, module, (*arguments, *keywords.values()))
             waiting = self._rows.setdefault(name, [])
-            if is_dense and rows is not None:
-                waiting.append(rows)
-            elif rows is not None and waiting and waiting[0].shape == rows.shape:
+            if is_dense and found is not None:
+                waiting.append(found[0])
+            elif found is not None and waiting and waiting[0].shape == found[0].shape:
+                rows, count = found
                 own, cross = self.products.setdefault(name, (Sums(), Sums()))
-                own.add(rows, rows)
-                cross.add(waiting.pop(0), rows)
+                own.add(rows, rows, count)
+                cross.add(waiting.pop(0), rows, count)
             self._left -= 1
             if self._left == 0:
                 raise Reached

@@ -179,6 +179,16 @@ def test_every_position_counts_alike_in_batches_of_any_size(n_samples: int):
         torch.testing.assert_close(found, torch.full((1, 1, 1), 1 / side, dtype=torch.float64), rtol=0.05, atol=0)
 
 
+def test_every_sample_counts_alike_in_a_small_last_batch():
+    """Of a large batch some patches are read, of two samples all: these two once counted as much as thirty-two."""
+    layer, x = nn.Conv2d(1, 2, 3, padding=1), torch.randn(66, 1, 48, 48)
+    x[64:] *= 5
+    expected = 9 * x.square().mean()  # but for a little padding
+    for size in (1, 2, 64, 66):
+        found = input_moments(layer, survey(layer), list(x.split(size)))[""].moment[0].trace()
+        torch.testing.assert_close(float(found), float(expected), rtol=0.15, atol=0)
+
+
 @pytest.mark.parametrize("length", [64, 127, 128, 256, 1024])
 def test_every_step_of_a_sequence_counts_alike(length: int):
     layer = nn.Linear(2, 3)
