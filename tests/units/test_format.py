@@ -295,3 +295,11 @@ def test_a_format_of_one_method() -> None:
     assert network.statement == "a o1 b, b i1 a -> i1 o1"
     assert network.numel == 2 * 2 * (24 + 30)
     assert Ring(rank=(3, 1)).network(TABLE).ranks == {"a": 3, "b": 1}
+
+
+def test_a_plan_tries_no_tucker_rank_beyond_what_the_other_can_fill() -> None:
+    """Of 3 input ranks and 3 positions no more than 9 output ranks are anything; (48, 3) had four times the values of (9, 3)."""
+    fold = make_fold([("o", 48), ("i", 32), ("k", 3)], 1)
+    choices = Tucker().rank_choices(fold)
+    assert (9, 3) in choices and (48, 32) in choices and len(choices) == len(set(choices))
+    assert all(r1 <= 3 * r2 and r2 <= 3 * r1 for r1, r2 in choices)

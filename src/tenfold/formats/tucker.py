@@ -1,6 +1,7 @@
 """Tucker: a small core with one matrix for each channel mode."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,9 @@ class Tucker(Format):
             return super().rank_choices(fold)
         # one decomposition tells the error of every pair of ranks, so unequal pairs are tried too
         sides = [sorted({round_rank(size * 0.8**k, size) for k in range(12)}) for size in most]
-        return sorted(itertools.product(*sides))
+        # beyond the other rank times the kernel a rank adds values and no weights
+        n_kernel = math.prod(fold.sizes[mode] for mode in fold.role("k"))
+        return sorted({(min(r1, r2 * n_kernel), min(r2, r1 * n_kernel)) for r1, r2 in itertools.product(*sides)})
 
     def errors(self, target: Tensor, networks: Sequence[Network], *, sweeps: int = 20, seed: int = 0) -> Tensor:
         if len(networks[0].ranks) != 2:
