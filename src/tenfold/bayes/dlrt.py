@@ -88,6 +88,7 @@ class DLRT(RankMethod):
             raise TypeError(
                 "DLRT.step got no closure; it needs one that zeroes gradients, computes the loss, calls backward and returns the loss"
             )
+        self.run.check_held()
         self.run.steps += 1
         loss = self.loss(closure())
         bases = {name: self._augmented(name, weight) for name, weight in self.run.live.items()}
@@ -175,9 +176,6 @@ class DLRT(RankMethod):
         u, s, v = _svd(*self._matrices(self.run.weights[name]))
         self._write(name, u * s, v)
         self.values[name] = s
-
-    def finish(self) -> None:
-        self.run.release()
 
     def _extra_state(self) -> dict[str, Any]:
         return {

@@ -95,9 +95,6 @@ class GroupLasso(RankMethod):
     def _follow(self, name: str, reduction: Reduction) -> None:
         """It has no tensors of its own."""
 
-    def finish(self) -> None:
-        self.run.release()
-
     def _extra_state(self) -> dict[str, Any]:
         return {"settings": f"GroupLasso({self.n_examples}, {self.strength}, {self.warmup})"}
 

@@ -56,9 +56,19 @@ class RankMethod(abc.ABC):
     def _follow(self, name: str, reduction: Reduction) -> None:
         """Brings the method's own tensors to the new ranks of a layer, whose parameters are now what `_values` were made into."""
 
-    @abc.abstractmethod
+    def _settle(self) -> None:
+        """Makes the parameters what the model computes with in eval, where the method reads them in another way."""
+        return
+
     def finish(self) -> None:
-        """Takes the method out of the model: factors are plain parameters again. The optimiser is then to be made anew."""
+        """Takes the method out of the model: factors are plain parameters again. The optimiser is then to be made anew.
+
+        It comes last, after `shrink`: only `report` and `state_dict` can be called then. A second call does nothing.
+        """
+        if not self.run.is_released:
+            with torch.no_grad():
+                self._settle()
+            self.run.release()
 
     def _spread(self, name: str) -> list[Tensor] | None:
         """The variances of the entries of a layer's factors, where the method knows them."""
@@ -84,7 +94,9 @@ class RankMethod(abc.ABC):
 
         Raises:
             ValueError: a factor holds values that are not finite.
+            RuntimeError: the method is finished.
         """
+        self.run.check_held()
         self.run.steps += 1
         with torch.no_grad():
             self._update()
@@ -97,7 +109,9 @@ class RankMethod(abc.ABC):
         Raises:
             ValueError: the loss is not finite.
             TypeError: it is no tensor.
+            RuntimeError: the method is finished.
         """
+        self.run.check_held()
         check_loss(task, self.run.steps)
         return task + self.penalty().to(task.dtype)
 
@@ -108,7 +122,9 @@ class RankMethod(abc.ABC):
 
         Raises:
             ValueError: the rule speaks of layers that the method does not have.
+            RuntimeError: the method is finished.
         """
+        self.run.check_held()
         rule = rule or self.default_rule()
         rule.check(self.run.weights)
         collapsed = self.run.measure(self._values)
@@ -134,9 +150,10 @@ class RankMethod(abc.ABC):
             force: also where the learning rate is still near its peak.
 
         Raises:
-            RuntimeError: a learning rate of a watched optimiser has not decayed.
+            RuntimeError: a learning rate of a watched optimiser has not decayed, or the method is finished.
             ValueError: the rule speaks of layers that the method does not have.
         """
+        self.run.check_held()
         if not force:
             check_rates(self.run.watched.peaks)
         rule = rule or self.default_rule()
@@ -174,7 +191,8 @@ class RankMethod(abc.ABC):
 
     def report(self) -> RankReport:
         """Every rank's spectrum over time; `print` it."""
-        self.run.measure(self._values)
+        if not self.run.is_released:
+            self.run.measure(self._values)
         return RankReport(type(self).__name__, self.quantity, self.run.steps, self.run.layer_reports())
 
     def state_dict(self) -> dict[str, Any]:
@@ -188,7 +206,9 @@ class RankMethod(abc.ABC):
 
         Raises:
             ValueError: the state is that of other layers or settings.
+            RuntimeError: the method is finished.
         """
+        self.run.check_held()
         settings = self._extra_state().get("settings")
         if state.get("settings") != settings:
             raise ValueError(

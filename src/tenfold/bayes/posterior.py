@@ -75,6 +75,7 @@ class Posterior(RankMethod):
 
     def kl(self) -> Tensor:
         """KL(q || prior) over all factors in nats; for `kind="map"` the negative log density of the factors. It has a gradient."""
+        self.run.check_held()
         parts = [self.variances[name].divergence(self._means(name), self._log_variances(name)).to(self._device()) for name in self.run.live]
         return torch.stack(parts).sum() if parts else torch.zeros((), dtype=torch.float64)
 
@@ -167,6 +168,7 @@ class Posterior(RankMethod):
     @contextlib.contextmanager
     def sample(self, number: int) -> Iterator[None]:
         """Within it the model computes with one draw of the factors, also in eval; the same draw for the same number."""
+        self.run.check_held()
         containers = [weight.factors for weight in self.run.live.values() if isinstance(weight.factors, GaussianFactors)]
         generator = torch.Generator().manual_seed((self.seed * 7_368_787 + number) % 2**63)
         for container in containers:
@@ -208,9 +210,6 @@ class Posterior(RankMethod):
         if not reduction.is_removed:
             self.variances[name] = self._fitted(name, self._spread(name))
         self._draw(self.run.steps)
-
-    def finish(self) -> None:
-        self.run.release()
 
     # -- state ------------------------------------------------------------------------------------------------------
 
@@ -254,6 +253,7 @@ class Posterior(RankMethod):
 
     def _entries(self, name: str) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Means and variances of the factors' entries, with gradients; point factors and those of a removed layer do not vary."""
+        self.run.check_held()
         means, logs = self._means(name), self._log_variances(name)
         if logs is None or name in self.run.removed:
             return means, [torch.zeros_like(one) for one in means]

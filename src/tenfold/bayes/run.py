@@ -51,6 +51,7 @@ class Run:
             raise ValueError(
                 f"the layers {', '.join(taken)} have a rank method already; a layer takes one at a time: call its finish() first"
             )
+        self.is_released = False
         self.steps = 0
         self.every = EVERY
         self.watched = Watched()
@@ -81,8 +82,17 @@ class Run:
         for name in self.removed:
             self.weights[name].factors.requires_grad_(False)
 
+    def check_held(self) -> None:
+        """Raises RuntimeError after `release`: what the model computes with is no longer what a method knows."""
+        if self.is_released:
+            raise RuntimeError(
+                "the rank method is finished, and its model a plain one again; steps, decisions and draws come before finish(): attach a "
+                "method anew"
+            )
+
     def release(self) -> None:
         """Gives the weights plain lists of their parameters again."""
+        self.is_released = True
         for weight in self.weights.values():
             weight.factors = nn.ParameterList(factor_parameter(weight, number) for number in range(len(weight.factors)))
             weight.train(weight.training)

@@ -69,12 +69,10 @@ class ScaledMethod(RankMethod, abc.ABC):
             container.scales[rank] = replaced(self.run.watched.optimizers, old, old.new_full((size,), self.neutral).detach())
             container.set_outside(rank, torch.full((size,), self.outside))
 
-    def finish(self) -> None:
-        with torch.no_grad():
-            for name in self.run.weights:
-                for parameter, value in zip(self.factors[name].parameters_alone, self.factors[name].settled(), strict=True):
-                    parameter.copy_(value)
-        self.run.release()
+    def _settle(self) -> None:
+        for name in self.run.weights:
+            for parameter, value in zip(self.factors[name].parameters_alone, self.factors[name].settled(), strict=True):
+                parameter.copy_(value)
 
     def _extra_state(self) -> dict[str, Any]:
         return {"settings": self.settings, "outside": {name: self._outside(name) for name in self.factors}}
