@@ -66,6 +66,18 @@ def test_sampled_rows_have_the_moments_and_a_gradient() -> None:
     assert all(one.grad is not None and bool(one.grad.isfinite().all()) for one in spread)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("format", FORMATS, ids=lambda one: type(one).__name__)
+def test_small_variances_are_exact_in_any_precision(format: Format, dtype: torch.dtype) -> None:
+    """Deviations of 1e-4 of the entries, as data of many million examples leave: squares of weights hide them in float32."""
+    network, fold, means, variances = entries(format, TABLE)
+    means, variances = [one.to(dtype) for one in means], [(1e-8 * one).to(dtype) for one in variances]
+    _, exact = row_moments(network, fold, [one.double() for one in means], [one.double() for one in variances], torch.arange(11))
+    _, variance = row_moments(network, fold, means, variances, torch.arange(11))
+    assert variance.dtype == dtype
+    assert_close(variance.double(), exact, rtol=1e-2 if dtype == torch.bfloat16 else 1e-6, atol=0)
+
+
 @pytest.mark.parametrize("format", FORMATS, ids=lambda one: type(one).__name__)
 def test_relative_spread_is_exact_to_leading_order(format: Format) -> None:
     """Variances of 1e-6 of the mean squares: what is left out is of that order, relative."""

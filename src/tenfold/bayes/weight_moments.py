@@ -88,12 +88,21 @@ def _picked(indices: Indices, digits: dict[str, Tensor]) -> Indices:
 def _moments(
     factors: Sequence[Indices], output: Indices, network: Network, means: Sequence[Tensor], variances: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    mean = _einsum(list(means), list(factors), output)
+    dtype = means[0].dtype
+    means, variances = ([one.double() for one in side] for side in (means, variances))  # a variance is a small difference of large sums
+    mean, variance = _wide_moments(factors, output, network, means, variances)
+    return mean.to(dtype), variance.to(dtype)
+
+
+def _wide_moments(
+    factors: Sequence[Indices], output: Indices, network: Network, means: Sequence[Tensor], variances: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    mean = _einsum(means, factors, output)
     ranks = [frozenset(i for i in indices if i in network.ranks) for indices in factors]
     if len(set(ranks)) == 1:
         squares = [one.square() for one in means]
-        whole = _einsum([square + one for square, one in zip(squares, variances, strict=True)], list(factors), output)
-        return mean, (whole - _einsum(squares, list(factors), output)).clamp_min(0)
+        whole = _einsum([square + one for square, one in zip(squares, variances, strict=True)], factors, output)
+        return mean, (whole - _einsum(squares, factors, output)).clamp_min(0)
     return mean, (_second_moment(factors, output, network, means, variances) - mean.square()).clamp_min(0)
 
 
