@@ -73,6 +73,32 @@ def test_variances_have_a_floor() -> None:
     assert torch.isfinite(variances.divergence([torch.ones(4, 2), torch.ones(2, 6)]))
 
 
+def test_divergence_of_factors_that_no_rank_governs() -> None:
+    network = Tucker(rank=2).network(FOLD)
+    means = [torch.randn(shape, dtype=torch.float64) for shape in network.shapes]
+    logs = [torch.full_like(mean, -3.0) for mean in means]
+    variances = RankVariances(network, Prior(is_symmetric=False))
+    variances.update(means, [one.exp() for one in logs])
+    q = [torch.distributions.Normal(mean, (one / 2).exp()) for mean, one in zip(means, logs, strict=True)]
+    p = [torch.distributions.Normal(0.0, variances.precision(number).rsqrt()) for number in range(len(means))]
+    expected = sum(torch.distributions.kl_divergence(one, other).sum() for one, other in zip(q, p, strict=True))
+    assert float(variances.divergence(means, logs)) == pytest.approx(float(expected), rel=1e-12)
+    assert variances.prior.governing_ranks(network)[3] == ()
+    assert float(variances.precision(3)) == pytest.approx(0.01, rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_divergence_in_half_precision(dtype: torch.dtype) -> None:
+    """A slice that is gone has a precision beyond float16."""
+    network = Network.parse("o r, r i -> o i", {"o": 4, "i": 6, "r": 2})
+    means = [torch.tensor([[1.0, 1e-4]] * 4, dtype=dtype), torch.tensor([[1.0] * 6, [1e-4] * 6], dtype=dtype)]
+    logs = [torch.full_like(mean, -18.0) for mean in means]
+    variances = RankVariances(network, Prior())
+    variances.update(means, [one.exp() for one in logs])
+    wide = variances.divergence([mean.double() for mean in means], [one.double() for one in logs])
+    assert float(variances.divergence(means, logs)) == pytest.approx(float(wide), rel=1e-6)
+
+
 def test_settings_out_of_range() -> None:
     with pytest.raises(ValueError, match=r"HalfCauchy got scale=0; it needs a finite number above 0: give one like 0.1"):
         HalfCauchy(0)

@@ -126,7 +126,7 @@ class Posterior(RankMethod):
                     f"layer {name!r} has factors without a gradient; all need one here: call it after loss(..).backward(), with factors "
                     "that are trained"
                 )
-            prior = [self.weight() * mean.detach() * self.variances[name].precision(number).to(mean) for number, mean in enumerate(means)]
+            prior = [(self.weight() * mean.detach() * self.variances[name].precision(k)).to(mean) for k, mean in enumerate(means)]
             for mean, gradient in zip(means, capped(weight.network, total, prior, trust), strict=True):
                 mean.grad = gradient
 

@@ -76,8 +76,8 @@ class RankVariances:
     def log_variance(self, number: int) -> Tensor:
         """The logarithm of v of a factor's entries, in float64; its shape broadcasts to that of the factor."""
         indices, governing = self.network.factors[number], self.governing[number]
-        like = next(iter(self.values.values()))
-        total = torch.full([1] * len(indices), 0.0 if self.prior.is_symmetric or governing else math.log(self.prior.core_variance)).to(like)
+        start = 0.0 if self.prior.is_symmetric or governing else math.log(self.prior.core_variance)
+        total = next(iter(self.values.values())).new_full([1] * len(indices), start)
         for rank in governing:
             total = total + self._along(self.values[rank].log(), rank, indices)
         return total
@@ -90,13 +90,14 @@ class RankVariances:
         total = torch.zeros((), dtype=torch.float64, device=means[0].device)
         for number, mean in enumerate(means):
             log_v = self.log_variance(number)
+            mean = mean.to(torch.promote_types(mean.dtype, torch.float32))  # half precision holds neither a precision nor a square
             precision = log_v.neg().exp().clamp_max(MAX_PRECISION).to(mean.dtype)
             logs = log_v.sum() * (mean.numel() / log_v.numel())
             square = mean.square()
             if log_variances is None:
                 total = total + 0.5 * ((square * precision).sum(dtype=torch.float64) + logs + mean.numel() * math.log(2 * math.pi))
                 continue
-            rho = log_variances[number]
+            rho = log_variances[number].to(mean.dtype)
             fit = ((square + rho.exp()) * precision - rho).sum(dtype=torch.float64)
             total = total + 0.5 * (fit + logs - mean.numel())
         return total
