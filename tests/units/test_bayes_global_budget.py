@@ -88,3 +88,14 @@ def test_a_resumed_run_has_the_gradients_of_the_step_before(stop: int) -> None:
     assert run(again[0], again[1], resumed, range(stop, 12)) == losses[stop:]
     for name in "01":
         torch.testing.assert_close(again[1].importance(name), whole[1].importance(name), rtol=0, atol=0)
+
+
+def test_a_state_stays_what_it_was_when_training_goes_on() -> None:
+    """One that is held, as that of the best step so far, is one to go back to."""
+    model = network()
+    method = trained(model, GlobalBudget(model, slices=4, schedule=(10, 20), interval=1))
+    state = method.state_dict()
+    before = copy.deepcopy(state)
+    trained(model, method)
+    for key in ("means", "spreads", "places", "sensitivities"):
+        torch.testing.assert_close(state[key], before[key], rtol=0, atol=0)

@@ -181,17 +181,20 @@ class GlobalBudget(ScaledMethod):
     def _extra_state(self) -> dict[str, Any]:
         return {
             **super()._extra_state(),
-            "means": self.means,
-            "spreads": self.spreads,
-            "places": self.places,
+            "means": _copies(self.means),
+            "spreads": _copies(self.spreads),
+            "places": _copies(self.places),
             "has_gradients": self.has_gradients,
-            "sensitivities": self.saved or self._sensitivities(),
+            "sensitivities": _copies(self.saved or self._sensitivities()),
         }
 
     def _load_extra(self, state: Mapping[str, Any]) -> None:
         super()._load_extra(state)
         self.has_gradients = state.get("has_gradients", True)  # older states do not say
         self.means, self.spreads, self.places, self.saved = (
-            {name: {rank: value.clone() for rank, value in ranks.items()} for name, ranks in state.get(key, {}).items()}
-            for key in ("means", "spreads", "places", "sensitivities")
+            _copies(state.get(key, {})) for key in ("means", "spreads", "places", "sensitivities")
         )
+
+
+def _copies(values: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    return {name: {rank: value.clone() for rank, value in ranks.items()} for name, ranks in values.items()}
