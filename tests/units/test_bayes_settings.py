@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from tenfold.bayes import DLRT, GlobalBudget, GroupLasso, HardConcrete, L1Bonds, Rounding, attach
+from tenfold.bayes import DLRT, GlobalBudget, GroupLasso, HardConcrete, L1Bonds, Rounding, Stability, attach
 from tenfold.formats import SVD
 from tenfold.nn import Linear
 
+MOMENT = (
+    "the moment has shape (8,), or values that are not finite, or negative on its diagonal; the weight has 8 inputs and needs (8,) or "
+    "(8, 8): give the mean of x x', or of x^2, over the layer's inputs"
+)
 CASES: dict[str, tuple[Callable[[Linear], Any], type[Exception], str]] = {
     "warm-up, number": (
         lambda layer: attach(layer, n_examples=10, warmup=5),  # pyright: ignore
@@ -81,6 +85,76 @@ CASES: dict[str, tuple[Callable[[Linear], Any], type[Exception], str]] = {
         lambda layer: attach(layer, n_examples=10).predictions(lambda: layer.weight, samples=2.5),  # pyright: ignore
         ValueError,
         "predictions got samples=2.5; it needs a whole number: give one like 8",
+    ),
+    "seed of a posterior": (
+        lambda layer: attach(layer, n_examples=10, seed="a"),  # pyright: ignore
+        TypeError,
+        "attach got seed='a', a str; it needs a number: give one like 0",
+    ),
+    "seed of gates": (
+        lambda layer: HardConcrete(layer, target=0.5, seed=1.5),  # pyright: ignore
+        ValueError,
+        "HardConcrete got seed=1.5; it needs a whole number: give one like 0",
+    ),
+    "part of a rank": (
+        lambda layer: DLRT(layer, rate=0.1, max_rank=2.5),  # pyright: ignore
+        ValueError,
+        "DLRT got max_rank=2.5; it needs a whole number: give one like 64",
+    ),
+    "part of a slice": (
+        lambda layer: GlobalBudget(layer, slices=1.5, schedule=(0, 5)),  # pyright: ignore
+        ValueError,
+        "GlobalBudget got slices=1.5; it needs a whole number: give one like 64",
+    ),
+    "schedule": (
+        lambda layer: GlobalBudget(layer, slices=2, schedule=5),  # pyright: ignore
+        TypeError,
+        "GlobalBudget got schedule=5; it is (first, last) in steps: give one like (500, 3000)",
+    ),
+    "schedule, text": (
+        lambda layer: GlobalBudget(layer, slices=2, schedule=(0, "a")),  # pyright: ignore
+        TypeError,
+        "GlobalBudget got the last step of the schedule='a', a str; it needs a number: give one like 500",
+    ),
+    "orthogonality": (
+        lambda layer: GlobalBudget(layer, slices=2, schedule=(0, 5), orthogonality=math.nan),
+        ValueError,
+        "GlobalBudget got orthogonality=nan; it is the weight of a penalty, 0 or a finite number above it: give one like 0.1",
+    ),
+    "evaluations": (
+        lambda layer: Stability(attach(layer, n_examples=10), evaluations="a"),  # pyright: ignore
+        TypeError,
+        "Stability got evaluations='a', a str; it needs a number: give one like 3",
+    ),
+    "rule": (
+        lambda layer: attach(layer, n_examples=10).shrink(0.01),  # pyright: ignore
+        TypeError,
+        "the rule of the decision is 0.01, a float; a Rounding or a Selection is needed: give one like Rounding(0.01)",
+    ),
+    "moment": (
+        lambda layer: attach(layer, n_examples=10).decide(Rounding(moments={"model": -torch.ones(8)})),
+        ValueError,
+        MOMENT,
+    ),
+    "counts": (
+        lambda layer: attach(layer, n_examples=10).decide(Rounding(moments={"model": {"i1": torch.full((8,), math.nan)}})),
+        ValueError,
+        "the counts of a mode are negative or not finite; numbers from 0 on are needed: count ids, see IdFrequencies",
+    ),
+    "optimiser": (
+        lambda layer: attach(layer, n_examples=10).watch("adam"),  # pyright: ignore
+        TypeError,
+        "a str was given to be watched; a torch.optim.Optimizer is needed: give the one that trains the factors, whatever schedules its rates",
+    ),
+    "no layer": (
+        lambda layer: attach(layer, [], n_examples=10),
+        ValueError,
+        "no layer was named; the factorised ones are model: name some, or leave layers out to mean all",
+    ),
+    "another layer": (
+        lambda layer: attach(layer, n_examples=10).moments("encoder"),
+        ValueError,
+        "there is no layer 'encoder'; the method has model: give the name of one of these",
     ),
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tenfold.bayes.guards import check_loss, check_number, check_positive
+from tenfold.bayes.guards import check_loss, check_number, check_positive, check_whole_number
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run, Spectra, averaged
@@ -56,10 +56,10 @@ class DLRT(RankMethod):
         if not 0 < tolerance < 1:
             raise ValueError(f"DLRT got tolerance={tolerance}; it is a part of a norm, above 0 and below 1: give one like 0.01")
         if max_rank is not None:
-            check_number("DLRT", "max_rank", max_rank, 64)
+            check_whole_number("DLRT", "max_rank", max_rank, 64)
             if max_rank < 1:
                 raise ValueError(f"DLRT got max_rank={max_rank}; a rank is at least 1: give a larger one, or leave it out")
-        self.model, self.rate, self.tolerance, self.max_rank = model, rate, tolerance, max_rank
+        self.model, self.rate, self.tolerance, self.max_rank = model, rate, tolerance, None if max_rank is None else int(max_rank)
         self.run = Run(model, layers)
         for name, weight in self.run.weights.items():
             _check_matrix(name, weight.network)

@@ -46,6 +46,8 @@ def factorized_weights(model: nn.Module, layers: str | Sequence[str] | None = No
         if not hits:
             raise ValueError(f"{pattern!r} matches no layer; the factorised ones are {', '.join(found)}: correct it")
         chosen.update({name: found[name] for name in hits})
+    if not chosen:
+        raise ValueError(f"no layer was named; the factorised ones are {', '.join(found)}: name some, or leave layers out to mean all")
     return chosen
 
 

@@ -8,13 +8,14 @@ Source: AdaLoRA, Zhang et al. 2023, arXiv 2303.10512: importance (eqs. 8 to 11),
 rank of any network takes the place of the singular values, and the orthogonality is relative to the mean norm of the slices.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tenfold.bayes.guards import check_count
+from tenfold.bayes.guards import check_count, check_number, check_whole_number
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run
 from tenfold.bayes.scaled_method import ScaledMethod
@@ -34,7 +35,7 @@ class GlobalBudget(ScaledMethod):
         orthogonality: weight of the penalty that keeps the slices of a rank of two factors apart.
 
     Raises:
-        ValueError: as for `attach`, or there are fewer slices that can be scored than are to be left.
+        ValueError: as for `attach`, a setting is out of its range, or there are fewer slices that can be scored than are to be left.
         TypeError: a setting is no number.
     """
 
@@ -49,6 +50,17 @@ class GlobalBudget(ScaledMethod):
         orthogonality: float = ORTHOGONALITY,
     ) -> None:
         check_count("GlobalBudget", "interval", interval, 10)
+        check_whole_number("GlobalBudget", "slices", slices, 64)
+        check_number("GlobalBudget", "orthogonality", orthogonality, ORTHOGONALITY)
+        if not 0 <= orthogonality < math.inf:
+            raise ValueError(
+                f"GlobalBudget got orthogonality={orthogonality}; it is the weight of a penalty, 0 or a finite number above it: give "
+                f"one like {ORTHOGONALITY}"
+            )
+        if not isinstance(schedule, Sequence) or isinstance(schedule, str) or len(schedule) != 2:  # pyright: ignore
+            raise TypeError(f"GlobalBudget got schedule={schedule!r}; it is (first, last) in steps: give one like (500, 3000)")
+        for name, step in zip(("first", "last"), schedule, strict=True):
+            check_number("GlobalBudget", f"the {name} step of the schedule", step, 500)
         self.run = Run(model, layers)
         self.n_start = sum(
             size
@@ -62,7 +74,7 @@ class GlobalBudget(ScaledMethod):
                 "be scored, and 0 <= first < last step: give for instance "
                 f"slices={max(1, self.n_start // 2)}, schedule=(500, 3000)"
             )
-        self.slices, self.schedule, self.interval, self.orthogonality = slices, schedule, int(interval), orthogonality
+        self.slices, self.schedule, self.interval, self.orthogonality = int(slices), schedule, int(interval), orthogonality
         self.settings = f"GlobalBudget({slices}, {schedule}, {interval}, {orthogonality})"
         self.means: dict[str, dict[str, Tensor]] = {}
         self.spreads: dict[str, dict[str, Tensor]] = {}

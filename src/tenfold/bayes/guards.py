@@ -36,7 +36,13 @@ def check_positive(method: str, name: str, value: float, example: float) -> None
 def check_count(method: str, name: str, value: int, example: int) -> None:
     """Raises ValueError where a setting is not a whole number above 0, TypeError where it is no number."""
     check_positive(method, name, value, example)
-    if value != int(value):
+    check_whole_number(method, name, value, example)
+
+
+def check_whole_number(method: str, name: str, value: int, example: int) -> None:
+    """Raises ValueError where a setting is not a whole number, TypeError where it is no number."""
+    check_number(method, name, value, example)
+    if not math.isfinite(value) or value != int(value):
         raise ValueError(f"{method} got {name}={value}; it needs a whole number: give one like {example}")
 
 

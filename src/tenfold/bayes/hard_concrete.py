@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tenfold.bayes.guards import check_number, check_positive
+from tenfold.bayes.guards import check_number, check_positive, check_whole_number
 from tenfold.bayes.run import Run
 from tenfold.bayes.scaled_method import ScaledMethod
 from tenfold.bayes.warmup import Warmup, as_warmup
@@ -70,8 +70,9 @@ class HardConcrete(ScaledMethod):
                 f"HardConcrete got target={target}; it is the part of the values to keep, above 0 and at most 1: give one like 0.25"
             )
         check_positive("HardConcrete", "rate", rate, 0.05)
-        self.target, self.rate, self.warmup, self.seed = target, rate, as_warmup(warmup), seed
-        self.settings = f"HardConcrete({target}, {rate}, {self.warmup}, {seed})"
+        check_whole_number("HardConcrete", "seed", seed, 0)
+        self.target, self.rate, self.warmup, self.seed = target, rate, as_warmup(warmup), int(seed)
+        self.settings = f"HardConcrete({target}, {rate}, {self.warmup}, {self.seed})"
         self.multipliers = [0.0, 0.0]
         self.run = Run(model, layers)
         self.start_numel = sum(weight.network.numel for weight in self.run.weights.values())

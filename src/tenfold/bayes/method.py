@@ -122,10 +122,16 @@ class RankMethod(abc.ABC):
 
         Raises:
             ValueError: the rule speaks of layers that the method does not have.
+            TypeError: it is no rule.
             RuntimeError: the method is finished.
         """
         self.run.check_held()
-        rule = rule or self.default_rule()
+        rule = self.default_rule() if rule is None else rule
+        if not isinstance(rule, Rule):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"the rule of the decision is {rule!r}, a {type(rule).__name__}; a Rounding or a Selection is needed: give one like "
+                "Rounding(0.01)"
+            )
         rule.check(self.run.weights)
         collapsed = self.run.measure(self._values)
         reductions = {}
@@ -156,7 +162,7 @@ class RankMethod(abc.ABC):
         self.run.check_held()
         if not force:
             check_rates(self.run.watched.peaks)
-        rule = rule or self.default_rule()
+        rule = self.default_rule() if rule is None else rule
         self.run.record(self.spectra())
         reductions = agree(self.decide(rule))
         layers = []

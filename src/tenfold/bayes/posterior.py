@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tenfold.bayes.factorized_weights import check_rows, padding_row
 from tenfold.bayes.gaussian_factors import GaussianFactors
-from tenfold.bayes.guards import check_count, check_number, check_positive
+from tenfold.bayes.guards import check_count, check_number, check_positive, check_whole_number
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.priors import Prior
 from tenfold.bayes.reduction import Reduction
@@ -54,6 +54,7 @@ class Posterior(RankMethod):
         check_positive("attach", "temperature", temperature, 1.0)
         check_positive("attach", "relative_variance", relative_variance, 1e-3)
         check_positive("attach", "cut", cut, 1e-5)
+        check_whole_number("attach", "seed", seed, 0)
         check_number("attach", "damping", damping, 1.0)
         if not 0 < damping <= 1:
             raise ValueError(
@@ -62,7 +63,7 @@ class Posterior(RankMethod):
         self.run = Run(model, layers)
         self.prior, self.kind, self.n_examples, self.temperature = prior, kind, n_examples, temperature
         self.padding = {name: padding_row(model, weight) for name, weight in self.run.weights.items()}
-        self.warmup, self.damping, self.relative_variance, self.cut, self.seed = warmup, damping, relative_variance, cut, seed
+        self.warmup, self.damping, self.relative_variance, self.cut, self.seed = warmup, damping, relative_variance, cut, int(seed)
         containers = None
         if kind == "variational":
             containers = {name: GaussianFactors(self._means(name), relative_variance) for name in self.run.weights}
@@ -134,8 +135,12 @@ class Posterior(RankMethod):
 
     @torch.no_grad()
     def moments(self, name: str) -> tuple[Tensor, Tensor]:
-        """Exact mean and variance of every entry of the dense weight of a layer, in torch's shape; small layers only."""
-        weight = self.run.weights[name]
+        """Exact mean and variance of every entry of the dense weight of a layer, in torch's shape; small layers only.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        weight = self.run.weight(name)
         return weight_moments(weight.network, weight.fold, *self._entries(name))
 
     @torch.no_grad()
@@ -143,10 +148,11 @@ class Posterior(RankMethod):
         """Exact mean and variance (*ids, out) of rows of an embedding; both are 0 at its padding row.
 
         Raises:
+            ValueError: there is no such layer.
             IndexError: an id is none of the rows.
             TypeError: the ids are no whole numbers.
         """
-        weight = self.run.weights[name]
+        weight = self.run.weight(name)
         check_rows("row_moments", name, weight.fold.axis("i").size, ids)
         mean, variance = row_moments(weight.network, weight.fold, *self._entries(name), ids)
         return self._without_padding(name, ids, mean), self._without_padding(name, ids, variance)
@@ -158,10 +164,11 @@ class Posterior(RankMethod):
         vary together is not kept.
 
         Raises:
+            ValueError: there is no such layer.
             IndexError: an id is none of the rows.
             TypeError: the ids are no whole numbers.
         """
-        weight = self.run.weights[name]
+        weight = self.run.weight(name)
         check_rows("sampled_rows", name, weight.fold.axis("i").size, ids)
         return self._without_padding(name, ids, sampled_rows(weight.network, weight.fold, *self._entries(name), ids, generator))
 

@@ -70,6 +70,16 @@ class Run:
         """The weights that have not been removed."""
         return {name: one for name, one in self.weights.items() if name not in self.removed}
 
+    def weight(self, name: str) -> FactorizedWeight:
+        """The weight of a layer by its name.
+
+        Raises:
+            ValueError: the method has no such layer.
+        """
+        if name not in self.weights:
+            raise ValueError(f"there is no layer {name!r}; the method has {', '.join(self.weights)}: give the name of one of these")
+        return self.weights[name]
+
     def hold(self, containers: Mapping[str, nn.ParameterList] | None = None) -> None:
         """Marks the weights as taken: puts containers, made for all of them before, in the place of their lists of factors."""
         for name, weight in self.weights.items():
@@ -103,7 +113,13 @@ class Run:
         Raises:
             ValueError: it trains factors of a layer, and nothing that is watched trains what the method has added to them; or it
                 keeps lists of its own of parameters, in which decisions cannot replace any.
+            TypeError: it is no optimiser.
         """
+        if not isinstance(optimizer, Optimizer):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"a {type(optimizer).__name__} was given to be watched; a torch.optim.Optimizer is needed: give the one that trains the "
+                "factors, whatever schedules its rates"
+            )
         mine, every = held([optimizer]), held([*self.watched.optimizers, optimizer])
         for name, weight in self.live.items():
             factors = {id(factor_parameter(weight, number)) for number in range(len(weight.factors))}

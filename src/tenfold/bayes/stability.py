@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tenfold.bayes.guards import check_whole_number
 from tenfold.bayes.method import RankMethod
 from tenfold.bayes.shrink import Rule
 
@@ -18,15 +19,18 @@ class Stability:
         slack: ranks that differ by at most so much agree.
 
     Raises:
-        ValueError: there are less than two evaluations, or the slack is negative.
+        ValueError: there are less than two evaluations, the slack is negative, or one is no whole number.
+        TypeError: one is no number.
     """
 
     def __init__(self, method: RankMethod, rule: Rule | None = None, *, evaluations: int = EVALUATIONS, slack: int = 0) -> None:
+        check_whole_number("Stability", "evaluations", evaluations, EVALUATIONS)
+        check_whole_number("Stability", "slack", slack, 0)
         if evaluations < 2 or slack < 0:
             raise ValueError(
                 f"Stability got evaluations={evaluations} and slack={slack}; at least 2 and 0 are needed: give for instance 3 and 0"
             )
-        self.method, self.rule, self.evaluations, self.slack = method, rule, evaluations, slack
+        self.method, self.rule, self.evaluations, self.slack = method, rule, int(evaluations), int(slack)
         self.history: list[dict[str, dict[str, int]]] = []
 
     def evaluate(self) -> bool:

@@ -67,7 +67,7 @@ def mode_roots(fold: Fold, moment: Moment) -> dict[str, Tensor]:
             sums of the diagonal by input mode, see `IdFrequencies`. For a convolution `in` are the input channels.
 
     Raises:
-        ValueError: another shape, a moment that is not finite, or a weight in groups.
+        ValueError: another shape, a moment that is not finite or has a negative mean of squares, or a weight in groups.
     """
     axis = fold.axis("i")
     if axis.groups > 1 or fold.groups > 1:
@@ -77,14 +77,17 @@ def mode_roots(fold: Fold, moment: Moment) -> dict[str, Tensor]:
         )
     names, sizes = fold.role("i"), [fold.sizes[mode] for mode in fold.role("i")]
     if isinstance(moment, Mapping):
+        if not all(_is_moment(one) for one in moment.values()):
+            raise ValueError("the counts of a mode are negative or not finite; numbers from 0 on are needed: count ids, see IdFrequencies")
         given, wanted = {name: len(one) for name, one in moment.items()}, dict(zip(names, sizes, strict=True))
         if given != wanted:
             raise ValueError(f"the moment has the modes {given}; the weight has {wanted}: count the ids of this layer, see IdFrequencies")
         return {name: _diagonal_root(moment[name].double()) for name in names}
-    if tuple(moment.shape) not in ((axis.size,), (axis.size, axis.size)) or not bool(torch.isfinite(moment).all()):
+    if tuple(moment.shape) not in ((axis.size,), (axis.size, axis.size)) or not _is_moment(moment):
         raise ValueError(
-            f"the moment has shape {tuple(moment.shape)}, or values that are not finite; the weight has {axis.size} inputs and needs "
-            f"({axis.size},) or ({axis.size}, {axis.size}): give the mean of x x', or of x^2, over the layer's inputs"
+            f"the moment has shape {tuple(moment.shape)}, or values that are not finite, or negative on its diagonal; the weight has "
+            f"{axis.size} inputs and needs ({axis.size},) or ({axis.size}, {axis.size}): give the mean of x x', or of x^2, over the "
+            "layer's inputs"
         )
     padding = math.prod(sizes) - axis.size
     moment = torch.nn.functional.pad(moment.double(), (0, padding) * moment.dim())
@@ -99,6 +102,12 @@ def mode_roots(fold: Fold, moment: Moment) -> dict[str, Tensor]:
         values, vectors = torch.linalg.eigh(marginal / mean + DAMPING * torch.eye(size, dtype=marginal.dtype, device=marginal.device))
         roots[name] = vectors * values.clamp_min(DAMPING / 2).sqrt() @ vectors.mT
     return roots
+
+
+def _is_moment(moment: Tensor) -> bool:
+    """Whether all values are finite, and none of the diagonal negative."""
+    diagonal = moment if moment.dim() == 1 else moment.diagonal()
+    return bool(torch.isfinite(moment).all()) and bool((diagonal >= 0).all())
 
 
 def _diagonal_root(frequencies: Tensor) -> Tensor:
