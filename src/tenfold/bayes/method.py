@@ -149,7 +149,9 @@ class RankMethod(abc.ABC):
         """Decides ranks and makes the factors smaller, in the model and in the optimisers that are watched.
 
         Parameters are replaced by new ones: wrap a model in DistributedDataParallel anew, and make an optimiser anew that is not
-        watched. All processes of a distributed run take the decision of the first one. torch.compile traces the model once more.
+        watched. Copies that follow the model (`AveragedModel`) have to be made anew as well, here and after `finish`: torch averages
+        parameters of different ranks without a word. All processes of a distributed run take the decision of the first one.
+        torch.compile traces the model once more.
 
         Args:
             rule: `Rounding` or `Selection`; left out, what suits the method.
