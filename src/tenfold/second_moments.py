@@ -82,7 +82,7 @@ class InputMoments:
         for name in list(self._sums):
             sums = self._sums.pop(name)  # let go one by one: those of a large model are gigabytes, which would be held twice
             kind = DiagonalWhitening if name in self._diagonal else Whitening
-            result[name] = kind(sums.moment) if name in transposed else kind(sums.moment, sums.means[0], name in free)
+            result[name] = kind(sums.moment) if name in transposed else kind(sums.moment, sums.means[0], name in free, sums.rows)
         return result
 
 
@@ -93,7 +93,7 @@ class Sums:
     """
 
     def __init__(self, is_diagonal: bool = False) -> None:
-        self._is_diagonal, self._count = is_diagonal, 0
+        self._is_diagonal, self._count, self.rows = is_diagonal, 0, 0
         self._product: Any = 0.0
         self._sums: Any = (0.0, 0.0)
 
@@ -113,6 +113,7 @@ class Sums:
         self._product = product
         self._sums = (self._sums[0] + count * total_x, self._sums[1] + count * total_y)
         self._count += count * x.shape[1]
+        self.rows += x.shape[1]
 
     @property
     def moment(self) -> Tensor:

@@ -11,7 +11,7 @@ matrices of language models. Deviations: any format and convolutions, a pull tow
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -136,6 +136,7 @@ class PairedInputs:
         crossed, pull = torch.where(is_seen, crossed, 0.0), torch.where(is_seen, pull, 1.0)
         matrix = metric.metric + pull * torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
         best = torch.linalg.solve(matrix, (w @ crossed + pull * w).mT).mT
+        metric = replace(metric, rows=own.rows)
         return Goal(best.reshape(weight.shape).to(weight.dtype), metric, output_mean(weight.detach(), dense_mean))
 
 

@@ -1,6 +1,7 @@
 """Second moments of inputs against the direct formula, and BatchNorm statistics against torch's."""
 
 import copy
+import dataclasses
 import gc
 from collections.abc import Iterator
 from typing import Any
@@ -150,7 +151,7 @@ def test_a_large_mean_of_one_input_hides_nothing_of_the_others(size: int):
     """A covariance of 1 beside a mean of 1e5: products in float32 are exact to 1e3, and such a mean is most of the whole moment."""
     layer, x = nn.Linear(size, 2), torch.randn(400, size)
     x[:, 0] += 1e5
-    metric = input_moments(layer, survey(layer), x)[""].metric[0]
+    metric = dataclasses.replace(input_moments(layer, survey(layer), x)[""], rows=None).metric[0]
     rows = x.double() - x.double().mean(0)
     expected = rows.T @ rows / 400 if size < 4609 else rows.square().mean(0)
     torch.testing.assert_close(metric, expected, rtol=1e-4, atol=1e-4)
@@ -305,8 +306,22 @@ def test_the_mean_is_free_where_a_bias_or_a_norm_corrects_it():
     found = input_moments(model, survey(model), x)
     assert {name: one.is_mean_free for name, one in found.items()} == {"0": True, "2": True, "3": False}
     torch.testing.assert_close(found["0"].mean[0], x.double().mean(0), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found["0"].metric[0], x.double().T.cov(correction=0), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found["3"].metric, found["3"].moment, rtol=0, atol=0)
+    exact = {name: dataclasses.replace(one, rows=None).metric for name, one in found.items()}
+    torch.testing.assert_close(exact["0"][0], x.double().T.cov(correction=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(exact["3"], found["3"].moment, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_an_error_on_few_samples_is_about_that_on_others(bias: bool):
+    """Sixteen samples show a quarter of 64 directions: a weight of rank 16 is exact on them alone."""
+    scales = torch.linspace(3, 0.3, 64)
+    layer, few, others = nn.Linear(64, 64, bias=bias), torch.randn(16, 64) * scales, torch.randn(4000, 64) * scales
+    made = tenfold.plan(layer, tenfold.SVD(rank=16), calibration=few)
+    small = tenfold.compress(layer, made, calibration=few)
+    with torch.no_grad():
+        wanted = layer(others)
+        real = (small(others) - wanted).norm() / (wanted - (wanted.mean(0) if bias else 0)).norm()
+    assert made.layers[0].error is not None and 0.5 * float(real) < made.layers[0].error < 1.5 * float(real)
 
 
 def test_the_mean_of_a_shared_layer_is_free_only_where_every_call_is_corrected():

@@ -159,7 +159,7 @@ def test_a_killed_search_goes_on_and_ends_the_same(
                     raise Stopped
 
             return train(*args, **{**kwargs, "progress": kill})
-        if moment == "between trials" and count == 3:
+        if moment == "between trials" and count == 2:
             raise Stopped
         return train(*args, **kwargs)
 

@@ -173,3 +173,29 @@ def test_moments_at_the_edge(moment: str, format: Format):
     [made] = decompose([dense.weight], fold, format.network(fold), format, whitenings=[metric], warn=False)
     assert made.error < 5 and all(bool(torch.isfinite(factor).all()) for factor in made.weight.factors)
     assert 0 <= made.error_of(metric, dense.weight) < 1
+
+
+@pytest.mark.parametrize("is_mean_free", [True, False])
+def test_the_metric_of_few_rows_is_drawn_towards_even_variances(is_mean_free: bool):
+    """It is nearer to the covariance that the rows are drawn from than theirs is, and keeps their power; of many rows little changes."""
+    truth = spd(40, decay=0.5)[0]
+    root = torch.linalg.cholesky(truth)
+    for n_rows, at_most in ((10, 0.8), (100_000, 1.01)):
+        gaps = []
+        for _ in range(20):
+            rows = torch.randn(n_rows, 40, dtype=torch.float64) @ root.T + 2
+            moment, mean = rows.T @ rows / n_rows, rows.mean(0)
+            plain, drawn = (Whitening(moment[None], mean[None], is_mean_free, n).metric[0] for n in (None, n_rows))
+            torch.testing.assert_close(drawn.trace(), plain.trace())
+            shift = torch.zeros(()) if is_mean_free else torch.outer(mean, mean)
+            gaps.append([float((one - shift - truth).norm()) for one in (drawn, plain)])
+        ours, theirs = map(sum, zip(*gaps, strict=True))
+        assert ours < at_most * theirs
+
+
+def test_one_row_and_rows_that_never_vary_have_a_metric():
+    for rows in (torch.ones(1, 6, dtype=torch.float64), torch.full((50, 6), 0.1, dtype=torch.float64)):
+        moment, mean = rows.T @ rows / len(rows), rows.mean(0)
+        for is_mean_free in (True, False):
+            metric = Whitening(moment[None], mean[None], is_mean_free, len(rows))
+            assert bool(torch.isfinite(metric.metric).all()) and float(torch.linalg.eigvalsh(metric.damped).min()) > 0
