@@ -26,8 +26,9 @@ class DiagonalWhitening(Whitening):
     @property
     def damped(self) -> Tensor:
         """The metric with DAMPING of its mean added; ones where all of it is zero."""
-        mean = self.metric.mean(-1, keepdim=True)
-        return self.metric + torch.where(mean > 0, DAMPING * mean, 1.0)
+        metric = self.metric
+        mean = metric.mean(-1, keepdim=True)
+        return metric + torch.where(mean > 0, DAMPING * mean, 1.0)
 
     def error(self, weight: Tensor, other: Tensor) -> Tensor:
         """As for the whole moment, of (groups, out, in x kernel) matrices."""

@@ -59,9 +59,10 @@ class Whitening:
     @property
     def damped(self) -> Tensor:
         """S with DAMPING of its mean eigenvalue added; S of zero (inputs that never vary) becomes the identity."""
-        mean = self.metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-        eye = torch.eye(self.moment.shape[-1], dtype=self.moment.dtype, device=self.moment.device)
-        result = self.metric + torch.where(mean > 0, DAMPING * mean, 1.0) * eye
+        metric = self.metric
+        mean = metric.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        eye = torch.eye(metric.shape[-1], dtype=metric.dtype, device=metric.device)
+        result = metric + torch.where(mean > 0, DAMPING * mean, 1.0) * eye
         return result.reshape(-1, *result.shape[-2:])
 
     def error(self, weight: Tensor, other: Tensor) -> Tensor:
