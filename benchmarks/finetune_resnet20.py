@@ -11,8 +11,9 @@ about 100 without). At 2x fewer FLOP 5 epochs at a quarter of the rate are the d
 `--epochs 5 --lr 5e-4`.
 Goals: at 3.2x fewer FLOP and 4x fewer parameters at most 0.5 points below dense; at 2x fewer FLOP not below dense.
 Measured: results/finetune_resnet20.json: 3.3x fewer FLOP and 4.0x fewer parameters, 84.1 +- 0.2 % before and 87.2 +- 0.3 % after 25 epochs
-(three seeds: 87.6, 87.2, 86.9; the last one 86.9 with batches of 64 too); dense 87.7 % before and after (two seeds). At 2x fewer FLOP 87.4
-% before, 87.7 % after 5 epochs at 5e-4, and 87.5 % after 12 at 2e-3 (one seed each): what starts near the dense network wants small steps.
+(three seeds: 87.6, 87.2, 86.9; the last one 86.9 with batches of 64 too); dense 87.7 % before and after (two seeds). At 2x fewer FLOP 87.8
+% before and after 5 epochs at 5e-4 (one seed); from an earlier start of 87.4 %, 87.7 % after these and 87.5 % after 12 at 2e-3: what
+starts near the dense network wants small steps.
 """
 
 import argparse
