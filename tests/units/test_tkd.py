@@ -10,7 +10,8 @@ from tenfold.formats import CP, TKD
 from tenfold.network import Network
 from tenfold.solvers.sensitivity import sensitivity
 from tenfold.solvers.solution import rebuild
-from tenfold.solvers.tkd import chain_errors, is_chain, is_tkd, tkd, tkd_errors
+from tenfold.solvers.tkd import is_tkd, tkd, tkd_errors
+from tenfold.solvers.tt_svd import chain_errors, is_chain
 
 FOLD = make_fold([("o", 16), ("i", 12), ("k", 3), ("k", 3)], 1)
 

@@ -11,7 +11,8 @@ from tenfold.format import Format, round_rank
 from tenfold.network import Network
 from tenfold.solvers.als import als
 from tenfold.solvers.solution import Solution
-from tenfold.solvers.tkd import chain_errors, chain_svd, is_chain, is_tkd, tkd, tkd_errors
+from tenfold.solvers.tkd import is_tkd, tkd, tkd_errors
+from tenfold.solvers.tt_svd import chain_errors, is_chain, tt_svd
 
 SHARES = (0.85, 0.6, 0.4)  # of a channel mode, for its basis
 
@@ -57,7 +58,7 @@ class TKD(Format):
 
     def solve(self, target: Tensor, network: Network, *, sweeps: int = 100, seed: int = 0) -> Solution:
         if is_chain(network):
-            return chain_svd(target, network)
+            return tt_svd(target, network)
         if not is_tkd(network):
             return als(target, network, sweeps=sweeps, seed=seed)
         return tkd(target, network, sweeps=sweeps, seed=seed)

@@ -1,8 +1,7 @@
 """TKD with given ranks: orthonormal bases for both channel modes by Tucker-2, and corrected CP of the core between them.
 
 The squared errors of the two steps add up, so each is fitted by itself; the core is small, so its CP and the correction are cheap. With
-orthonormal bases the sensitivity of the whole is that of the core and a constant. Without a kernel it is a product of four matrices,
-whose best factors are those of a singular value decomposition.
+orthonormal bases the sensitivity of the whole is that of the core and a constant.
 
 Source: Phan et al. 2020, arXiv 2008.05441, section 4; Bro and Andersson 1998 (CANDELINC). `tkd_cpd` chooses the ranks by an error bound.
 """
@@ -12,7 +11,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from tenfold.network import Network
 from tenfold.solvers.axes import ordered
@@ -72,41 +70,6 @@ def tkd_errors(target: Tensor, networks: Sequence[Network], *, sweeps: int = 20,
             both = (squared - inside).clamp_min(0) + error.square() * inside
             errors[number] = (both / squared.clamp_min(1e-300)).sqrt() * SLACK
     return torch.stack(errors)
-
-
-def is_chain(network: Network) -> bool:
-    """Whether a network is ``o a, a r, r b, b i``, TKD without a kernel: what `chain_svd` solves."""
-    if len(network.factors) != 4 or network.term_lengths or any(len(indices) != 2 for indices in network.factors):
-        return False
-    (o, a), (first, r), (second, b), (last, i) = network.factors
-    return (first, second, last) == (a, r, b) and {a, r, b} == set(network.ranks) and {o, i} == set(network.modes)
-
-
-def chain_svd(target: Tensor, network: Network) -> Solution:
-    """The best factors of such a network for a batch of matrices; what is beyond the smallest rank is zero in the inner two.
-
-    Raises:
-        ValueError: another shape, or values that are not finite.
-    """
-    check_target(target, network)
-    n_a, n_r, n_b = (network.sizes[rank] for rank in (network.factors[0][1], *(indices[1] for indices in network.factors[1:3])))
-    u, s, vh = torch.linalg.svd(_matrices(target, network), full_matrices=False)
-    root = s[:, : min(n_a, n_r, n_b)].sqrt().diag_embed()
-    inner = [pad(root, (0, columns - root.shape[2], 0, rows - root.shape[1])) for rows, columns in ((n_a, n_r), (n_r, n_b))]
-    factors = [u[..., :n_a], *inner, vh[:, :n_b]]
-    return finish("chain_svd", target, network, rebalance(network, factors))
-
-
-def chain_errors(target: Tensor, networks: Sequence[Network]) -> Tensor:
-    """Relative errors (len(networks), batch) at several ranks, from one decomposition."""
-    squared = torch.linalg.svdvals(_matrices(target, networks[0])).square()
-    lost = torch.stack([squared[:, min(network.ranks.values()) :].sum(1) for network in networks])
-    return (lost / squared.sum(1).clamp_min(1e-300)).sqrt()
-
-
-def _matrices(target: Tensor, network: Network) -> Tensor:
-    """(batch, out, in)."""
-    return ordered(target.double(), network.modes, (network.factors[0][0], network.factors[-1][-1]))
 
 
 class _Split:

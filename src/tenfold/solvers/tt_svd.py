@@ -1,4 +1,4 @@
-"""Chains of factors from successive truncated SVDs: a matrix, TT and TTM.
+"""Chains of factors from successive truncated SVDs: a matrix in two or more factors, TT and TTM.
 
 Source: Oseledets 2011, Alg. 1, doi:10.1137/090752286. The squared error is at most the sum of the squared singular values cut at
 all bonds, so at most (number of bonds) times the best. Deviation: the singular values of every bond are shared equally by its two
@@ -52,17 +52,26 @@ def truncated_svd(target: Tensor, network: Network) -> Solution:
     return tt_svd(target, network)
 
 
+def is_chain(network: Network) -> bool:
+    """Whether neighbours share one rank and nothing else holds the factors together: what `tt_svd` takes."""
+    try:
+        _chain(network)
+    except ValueError:
+        return False
+    return True
+
+
 def chain_errors(target: Tensor, networks: Sequence[Network]) -> Tensor:
-    """Relative errors (len(networks), batch) of chains that differ in their ranks only; with one bond from one spectrum for all."""
+    """Relative errors (len(networks), batch) of chains that differ in their ranks only; of a matrix from one spectrum for all."""
     network = networks[0]
     own, bonds = _chain(network)
-    if len(bonds) != 1:
+    if any(own[1:-1]):
         return torch.stack([tt_svd(target, one).errors for one in networks])
     rows = math.prod(network.sizes[mode] for mode in own[0])
     matrix = ordered(target.double(), network.modes, [mode for modes in own for mode in modes]).reshape(len(target), rows, -1)
     tails = torch.linalg.svdvals(matrix).square().flip(-1).cumsum(-1).flip(-1)
     shares = tails / tails[:, :1].clamp_min(1e-300)
-    ranks = [one.sizes[bonds[0]] for one in networks]
+    ranks = [min(one.sizes[bond] for bond in bonds) for one in networks]
     return torch.stack([shares[:, rank] if rank < shares.shape[1] else torch.zeros_like(shares[:, 0]) for rank in ranks]).sqrt()
 
 
