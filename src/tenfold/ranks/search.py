@@ -85,7 +85,7 @@ def search(
         "model": model_identity(model),
         "budget": str(goal),
         "format": str(format),
-        "inputs": str([tuple(one.shape) if isinstance(one, Tensor) else one for one in tree_leaves(inputs)]),
+        "inputs": str([tuple(one.shape) if isinstance(one, Tensor) else option_identity(one) for one in tree_leaves(inputs)]),
         "filter": option_identity(filter),
         "latency": latency,
         "sequential": str(sequential),
