@@ -1,7 +1,6 @@
 """compress: Plan + model (+ calibration data) -> a model with factorised layers. Also `factorize`: the same layers, fresh parameters."""
 
 import copy
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from tenfold.calibrate import calibration_batch, input_moments, reestimate_norms, rereadable
-from tenfold.decompose import Decomposition, check_weight, decompose
+from tenfold.decompose import Job, check_weight, decompose_each
 from tenfold.fold import Fold
 from tenfold.format import Format
 from tenfold.layers.base import FactorizedLayer
@@ -213,48 +212,29 @@ def _network(found: Found, row: LayerPlan) -> tuple[Fold, Network, Format]:
 def _decompose(
     work: Sequence[tuple[Found, LayerPlan]], goals: Mapping[str, Goal], sweeps: int, seed: int, progress: Progress
 ) -> dict[str, FactorizedLayer]:
-    """A factorised layer for each name; layers of the same shape and network are solved together. Those that fail are left out."""
-    jobs: dict[tuple[Any, ...], list[Found]] = {}
-    for found, row in work:
-        fold, network, format = _network(found, row)
-        usable = goals[found.name].metric is not None and fold.axis("i").padding == 0
-        jobs.setdefault((fold, network, format, usable), []).append(found)
-    done = 0
+    """A factorised layer for each name. Warns about those that cannot be decomposed, and leaves them out."""
+    found, jobs = {one.name: one for one, _ in work}, []
+    for one, row in work:
+        fold, network, format = _network(one, row)
+        goal = goals[one.name]
+        jobs.append(Job(one.name, goal.weight, fold, network, format, None if fold.axis("i").padding else goal.metric))
     layers: dict[str, FactorizedLayer] = {}
-    for (fold, network, format, usable), members in jobs.items():
-        progress("decomposing", done, len(work))
-        options: dict[str, Any] = {"sweeps": sweeps, "seed": seed}
-        for one, result in _each(members, goals, usable, fold, network, format, options):
-            assert one.layer is not None
-            result.weight.requires_grad_(one.weight.requires_grad)
-            layers[one.name] = one.layer.around(one.module, result.weight).train(one.module.training)
-            _correct_bias(layers[one.name], goals[one.name])
-        done += len(members)
-    progress("decomposing", len(work), len(work))
+    for done, (job, result) in enumerate(decompose_each(jobs, sweeps=sweeps, seed=seed, warn=True)):
+        progress("decomposing", done, len(jobs))
+        if isinstance(result, Exception):
+            warnings.warn(
+                f"{job.name or 'the model'} could not be decomposed as {job.format} ({result}) and stays dense; every layer of the plan "
+                "was to become smaller: choose another format or rank for it",
+                stacklevel=3,
+            )
+            continue
+        one = found[job.name]
+        assert one.layer is not None
+        result.weight.requires_grad_(one.weight.requires_grad)
+        layers[job.name] = one.layer.around(one.module, result.weight).train(one.module.training)
+        _correct_bias(layers[job.name], goals[job.name])
+    progress("decomposing", len(jobs), len(jobs))
     return layers
-
-
-def _each(
-    members: Sequence[Found], goals: Mapping[str, Goal], usable: bool, fold: Fold, network: Network, format: Format, options: dict[str, Any]
-) -> list[tuple[Found, Decomposition]]:
-    """The layers with their decompositions; one by one where all together fail, so that a layer that cannot be solved is found."""
-    weights = [goals[one.name].weight for one in members]
-    metrics = [goals[one.name].metric if usable else None for one in members]
-    names = [one.name for one in members]
-    try:
-        made = decompose(weights, fold, network, format, names=names, whitenings=metrics, **options)
-        if bad := [name for name, one in zip(names, made, strict=True) if not math.isfinite(one.error)]:
-            raise ArithmeticError(f"the factors of {', '.join(bad)} are not finite")
-    except (RuntimeError, ArithmeticError, ValueError) as error:
-        if len(members) > 1:
-            return [pair for one in members for pair in _each([one], goals, usable, fold, network, format, options)]
-        warnings.warn(
-            f"{names[0] or 'the model'} could not be decomposed as {format} ({error}) and stays dense; every layer of the plan was to "
-            "become smaller: choose another format or rank for it",
-            stacklevel=4,
-        )
-        return []
-    return list(zip(members, made, strict=True))
 
 
 def _correct_bias(layer: FactorizedLayer, goal: Goal) -> None:

@@ -1,6 +1,7 @@
 """Dense weights -> FactorizedWeights: the one place where a solver meets a fold, for one weight or for many of the same shape."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +35,18 @@ class Decomposition:
         fold = self.weight.fold
         pair = [group_tensors(fold, tensor.detach().double()) for tensor in (dense, self.weight.dense())]
         return float(metric.error(*(metric.matrices(fold, tensor) for tensor in pair)).clamp_min(0).sqrt())
+
+
+@dataclass(frozen=True)
+class Job:
+    """A weight of a model, how it is to be factorised, and the metric of its inputs, if any."""
+
+    name: str
+    weight: Tensor
+    fold: Fold
+    network: Network
+    format: Format
+    metric: Whitening | None
 
 
 def check_weight(weight: Tensor, name: str) -> None:
@@ -115,6 +128,30 @@ def decompose(
         factorized = FactorizedWeight(network, fold, unbatched_factors(network, fold, factors), device=weight.device, dtype=weight.dtype)
         results.append(Decomposition(factorized, error, _select(solution, part)))
     return results
+
+
+def decompose_each(jobs: Sequence[Job], *, sweeps: int, seed: int, warn: bool) -> Iterator[tuple[Job, Decomposition | Exception]]:
+    """All jobs with their results, or with why one cannot be solved; weights of the same shape, network and kind of metric go together."""
+    same: dict[tuple[Any, ...], list[Job]] = {}
+    for job in jobs:
+        same.setdefault((job.fold, job.network, job.format, job.metric is None), []).append(job)
+    for members in same.values():
+        yield from _results(members, {"sweeps": sweeps, "seed": seed, "warn": warn})
+
+
+def _results(members: Sequence[Job], options: dict[str, Any]) -> list[tuple[Job, Decomposition | Exception]]:
+    """One by one where all together fail, so that the one that cannot be solved is found."""
+    first, names = members[0], [one.name for one in members]
+    weights, metrics = [one.weight for one in members], [one.metric for one in members]
+    try:
+        made = decompose(weights, first.fold, first.network, first.format, names=names, whitenings=metrics, **options)
+        if bad := [name for name, one in zip(names, made, strict=True) if not math.isfinite(one.error)]:
+            raise ArithmeticError(f"the factors of {', '.join(bad)} are not finite")
+    except (RuntimeError, ArithmeticError, ValueError) as error:
+        if len(members) == 1:
+            return [(first, error)]
+        return [pair for one in members for pair in _results([one], options)]
+    return list(zip(members, made, strict=True))
 
 
 def _select(solution: Solution, part: slice) -> Solution:

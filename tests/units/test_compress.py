@@ -337,7 +337,7 @@ def test_biases_follow_what_changed():
 @pytest.mark.parametrize("error", [torch.linalg.LinAlgError, ArithmeticError, ValueError])
 def test_a_layer_that_fails_stays_dense_and_the_others_are_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: type[Exception]):
     model = nn.Sequential(*(nn.Conv2d(8, 8, 3) for _ in range(3))).eval()
-    module = sys.modules["tenfold.compress"]
+    module = sys.modules["tenfold.decompose"]
     solve, bad = module.decompose, model[1].weight
 
     def fails(weights: Any, *args: Any, **options: Any) -> Any:
@@ -416,7 +416,7 @@ def test_factorize_starts_like_torch():
 
 
 def test_factorize_is_in_place_and_computes_nothing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys.modules["tenfold.compress"], "decompose", None)
+    monkeypatch.setattr(sys.modules["tenfold.compress"], "decompose_each", None)
     monkeypatch.setattr(sys.modules["tenfold.plan"], "find_candidates", None)
     model = Network().double().eval()
     kept = model.stem.weight

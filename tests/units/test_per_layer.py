@@ -122,8 +122,8 @@ def test_a_layer_that_calibration_does_not_reach_stays_dense():
 
 @pytest.mark.filterwarnings("ignore:first could not be decomposed as SVD")
 def test_a_layer_that_cannot_be_decomposed_stays_dense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    compressing = sys.modules["tenfold.compress"]
-    decompose, count = compressing.decompose, 0
+    decomposing = sys.modules["tenfold.decompose"]
+    decompose, count = decomposing.decompose, 0
 
     def failing(*args: Any, names: list[str], **kwargs: Any) -> Any:
         nonlocal count
@@ -132,7 +132,7 @@ def test_a_layer_that_cannot_be_decomposed_stays_dense(tmp_path: Path, monkeypat
             raise RuntimeError("linalg.eigh: failed to converge")
         return decompose(*args, names=names, **kwargs)
 
-    monkeypatch.setattr(compressing, "decompose", failing)
+    monkeypatch.setattr(decomposing, "decompose", failing)
     made = per_layer(MODEL, SVD(), max_drop=40, validation=VALIDATION, folder=tmp_path)
     rows = {one.name: one for one in made.layers}
     assert rows["first"].format is None and rows["first"].reason == "it could not be decomposed"

@@ -113,15 +113,15 @@ def test_times_are_looked_at_unless_all_is_slower(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.filterwarnings("ignore:0 could not be decomposed as SVD")
 def test_a_layer_that_cannot_be_decomposed_saves_nothing(model: nn.Module, monkeypatch: pytest.MonkeyPatch):
-    compressing = sys.modules["tenfold.compress"]
-    decompose = compressing.decompose
+    decomposing = sys.modules["tenfold.decompose"]
+    decompose = decomposing.decompose
 
     def failing(*args: Any, names: list[str], **kwargs: Any) -> Any:
         if "0" in names:
             raise RuntimeError("linalg.eigh: failed to converge")
         return decompose(*args, names=names, **kwargs)
 
-    monkeypatch.setattr(compressing, "decompose", failing)
+    monkeypatch.setattr(decomposing, "decompose", failing)
     found = searched(model)
     rows = {row.name: row for row in found.plan.layers}
     assert rows["0"].format is None and rows["0"].reason == "it could not be decomposed"
