@@ -117,7 +117,7 @@ def offers_for(
         probes = [(one, found_candidates[one.name], moments.get(one.name)) for one in layers]
         samples = min(PROBE_SAMPLES[1], max(PROBE_SAMPLES[0], PROBE_FLOPS // max(1, steps.flops if steps else 1)))
         costs = effects(model, probes, calibration_pair(calibration, samples), seed=seed, progress=progress)
-    return Offers(model, found, layers, reasons, found_candidates, costs, steps, moments, seed, {})
+    return Offers(model, found, layers, reasons, found_candidates, costs, steps, moments, seed)
 
 
 def explicit_plan(model: nn.Module, format: Formats, *, seed: int = 0) -> Plan:

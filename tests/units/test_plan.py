@@ -361,7 +361,7 @@ def test_progress_is_told():
     told: list[tuple[str, int, int]] = []
     plan(Network(), SVD(), budget=0.5, calibration=images(8), progress=lambda *what: told.append(what))
     steps = dict.fromkeys(what for what, _, _ in told)
-    assert list(steps) == ["reading inputs", "trying ranks", "probing layers"]
+    assert list(steps) == ["reading inputs", "trying ranks", "probing layers", "decomposing what is picked"]
     for step in steps:
         assert [done for what, done, _ in told if what == step][-1] == next(total for what, _, total in told if what == step)
 

@@ -208,7 +208,7 @@ class Bisection:
             self.offers, _ = timed_plan(offers, mildest, "measured", self.inputs, self.progress)
         except ValueError:
             with contextlib.suppress(ValueError):  # nothing fits at all: the search will say so
-                offers.plan(mildest)
+                offers.pick(mildest)
                 warnings.warn("all that could be chosen runs slower than dense here; this search does not look at times", stacklevel=2)
                 return "ignored"
         return "measured"

@@ -26,6 +26,7 @@ PROBE_ERROR = 0.05  # squared relative error of the probe: large enough to be se
 FAR_ERROR = 0.3  # of a second probe: what hardly matters while it is small may cost far more than in proportion when it is not
 POWERS = (0.7, 3.0)  # of the squared error beyond the first probe, at least and at most
 PROBE_SWEEPS = 40
+LEAST = 1e-12  # squared relative errors below are those of rounding
 PROBE_STEPS = 8  # of the exact fit: its gain differs between layers by a factor of several, and most of it comes early
 
 
@@ -33,8 +34,8 @@ PROBE_STEPS = 8  # of the exact fit: its gain differs between layers by a factor
 class Effect:
     """What one layer's error costs, from two probes.
 
-    loss: divergence of the model's outputs for each unit of the squared error that the candidates name, up to `knee`.
-    scale: the layer's real squared output error for each unit of it; candidates know it for a Kronecker approximation only.
+    loss: divergence of the model's outputs for each unit of the layer's squared relative error, up to `knee`.
+    scale: that error for each unit of what candidates name, who know it for a Kronecker approximation only.
     knee, power: beyond this squared error the loss grows with this power of it.
     """
 
@@ -92,14 +93,14 @@ def _effect(
 ) -> Effect:
     near, far = (min(offers, key=lambda one: abs(one.error - error)) for error in (PROBE_ERROR, FAR_ERROR))
     planned, real, loss = _probe(model, layer, near, metric, batch, reference, seed)
-    effect = Effect(loss / planned, min(max(real / planned, 1e-3), 1e3))
+    effect = Effect(loss / real, min(max(real / planned, 1e-3), 1e3))
     if far.error < 2 * near.error or loss <= 0:
         return effect
-    planned_far, _, loss_far = _probe(model, layer, far, metric, batch, reference, seed)
-    if planned_far <= planned or loss_far <= 0:
+    _, real_far, loss_far = _probe(model, layer, far, metric, batch, reference, seed)
+    if real_far <= real or loss_far <= 0:
         return effect
-    power = math.log(loss_far / loss) / math.log(planned_far / planned)
-    return replace(effect, knee=planned, power=min(max(power, POWERS[0]), POWERS[1]))
+    power = math.log(loss_far / loss) / math.log(real_far / real)
+    return replace(effect, knee=real, power=min(max(power, POWERS[0]), POWERS[1]))
 
 
 def _probe(
@@ -123,8 +124,9 @@ def _probe(
     finally:
         weight.copy_(kept)
         handle.remove()
-    planned = max(joint_error(made.solution.errors.square(), grouped(layer, offer.fold, network, metric)), 1e-12)
-    return planned, made.error_of(metric, kept) ** 2, divergence(reference, output, batch[1])
+    planned = joint_error(made.solution.errors.square(), grouped(layer, offer.fold, network, metric))
+    real = made.error_of(metric, kept) ** 2
+    return max(planned, LEAST), max(real, LEAST), divergence(reference, output, batch[1])
 
 
 def _without_shift(metric: Whitening | None, change: Tensor) -> Any:

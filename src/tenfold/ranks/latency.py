@@ -19,6 +19,7 @@ from tenfold.plan_data import Plan
 from tenfold.progress import Progress
 from tenfold.ranks.candidates import Candidate
 from tenfold.ranks.offers import Offers
+from tenfold.ranks.reached import Picks, settled
 from tenfold.running import batch_size
 from tenfold.survey import Found
 from tenfold.timing import run_layers
@@ -41,22 +42,25 @@ def timed_plan(offers: Offers, goal: Budget | None, latency: Latency, inputs: An
     Raises:
         ValueError: the budget is impossible, or with what is not slower; the message names the smallest that can be reached.
     """
+    offers, free = settled(offers, lambda one: (one, one.pick(goal)), progress)
     if latency == "ignored" or (latency == "auto" and not (goal is not None and goal.counts_flops)):
-        return offers, offers.plan(goal)
+        return offers, offers.plan_of(free, goal)
     offers = _measured(offers, goal, inputs, progress)
-    fast = _fast(offers)
+
+    def pick(one: Offers) -> tuple[Offers, Picks]:
+        one = _measured(one, goal, inputs, progress)
+        return one, _fast(one).pick(goal)
+
     try:
-        picked = fast.pick(goal)
+        fast, picked = settled(offers, pick, progress)
     except ValueError as error:
-        free = offers.pick(goal)  # an error of its own where that is impossible too
         if latency == "measured":
             raise ValueError(f'{error} (what ran slower than dense here is left out; with latency="ignored" it may be used)') from error
         problem = f"{goal} cannot be kept by layers that all run as fast as dense here"
     else:
-        free = offers.pick(goal)
-        loss, least = offers.loss(picked), offers.loss(free)
+        loss, least = fast.loss(picked), offers.loss(free)
         if latency == "measured" or loss <= max(LOSS_RATIO * least, LOSS_MORE + least):
-            return offers, fast.plan_of(picked, goal)
+            return fast, fast.plan_of(picked, goal)
         problem = (
             f"{goal} with layers that all run as fast as dense here has a loss of {loss:.2g} in place of {least:.2g} ({offers.loss_unit})"
         )
@@ -78,6 +82,8 @@ def _measured(offers: Offers, goal: Budget | None, inputs: Any, progress: Progre
         except ValueError:
             break
         fresh = {name: one for name, one in picked.items() if (name, one) not in offers.speeds}
+        if not fresh:
+            break
         speeds = measured_speedups(offers, fresh, inputs)
         slow = {name: one for name, one in fresh.items() if speeds.get((name, one), 1.0) < 1}
         if slow:  # a machine that is busy with other work for a moment is no reason to leave something out

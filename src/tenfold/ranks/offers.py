@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -16,7 +16,7 @@ from tenfold.plan_data import LayerPlan, Plan
 from tenfold.progress import Progress
 from tenfold.ranks.allocate import Option, allocate
 from tenfold.ranks.candidates import Candidate, candidates
-from tenfold.ranks.effect import Effect
+from tenfold.ranks.effect import LEAST, Effect
 from tenfold.ranks.folds import screened
 from tenfold.selection import Choice
 from tenfold.sizes import n_bytes, n_parameters
@@ -35,6 +35,8 @@ class Offers:
 
     found are all layers with a weight, `layers` those that may change; reasons say why others stay dense. speeds are measured
     speed-ups by (layer, candidate): of those that were timed. moments: of the inputs of layers by name; none without calibration.
+    reached: squared errors of candidates that were decomposed, by layer, which count for their neighbours too (`ranks.reached`).
+    decomposed: the same of all that ever were, a memo that budgets share; NaN where it failed.
     """
 
     model: nn.Module
@@ -46,7 +48,9 @@ class Offers:
     steps: Trace | None
     moments: Mapping[str, Whitening]
     seed: int
-    speeds: Mapping[tuple[str, Candidate], float]
+    speeds: Mapping[tuple[str, Candidate], float] = field(default_factory=dict)
+    reached: Mapping[str, Mapping[Candidate, float]] = field(default_factory=dict)
+    decomposed: dict[tuple[str, Candidate], float] = field(default_factory=dict)
 
     def pick(self, goal: Budget | None) -> dict[str, Candidate]:
         """The candidate of each layer that does not stay dense: the smallest loss under a budget, the first one where there is none.
@@ -60,8 +64,11 @@ class Offers:
         lists = [[base, *self.candidates[one.name]] for base, one in zip(dense, self.layers, strict=True)]
         size = [one.weight.element_size() for one in self.layers]
         options = [
-            [Option(effect.loss_of(one.error), {"params": one.params, "flops": one.flops, "bytes": one.params * width}) for one in choices]
-            for choices, effect, width in zip(lists, self.effects, size, strict=True)
+            [
+                Option(self._loss(layer, effect, one), {"params": one.params, "flops": one.flops, "bytes": one.params * width})
+                for one in choices
+            ]
+            for layer, choices, effect, width in zip(self.layers, lists, self.effects, size, strict=True)
         ]
         totals = self.totals
         fixed = {name: total - sum(choices[0].costs[name] for choices in options) for name, total in totals.items()}
@@ -71,7 +78,18 @@ class Offers:
     def loss(self, picked: Mapping[str, Candidate]) -> float:
         """What candidates cost the model, in `loss_unit`."""
         effects = zip(self.layers, self.effects, strict=True)
-        return sum(effect.loss_of(picked[one.name].error) for one, effect in effects if one.name in picked)
+        return sum(self._loss(one, effect, picked[one.name]) for one, effect in effects if one.name in picked)
+
+    def _loss(self, layer: Found, effect: Effect, one: Candidate) -> float:
+        return effect.loss_of(self._error(layer, effect, one))
+
+    def _error(self, layer: Found, effect: Effect, one: Candidate) -> float:
+        """The squared error of a candidate: what it reached, else what it names, scaled as the nearest of its format was, or the probe."""
+        same = [(other, error) for other, error in self.reached.get(layer.name, {}).items() if type(other.format) is type(one.format)]
+        if not same:
+            return one.error * effect.scale
+        other, error = min(same, key=lambda pair: abs(math.log(max(pair[0].error, LEAST) / max(one.error, LEAST))))
+        return error if other == one else one.error * error / max(other.error, LEAST)
 
     @property
     def loss_unit(self) -> str:
@@ -86,10 +104,6 @@ class Offers:
         flops = self.steps.flops if self.steps else 0
         return {"params": n_parameters(self.model), "flops": flops, "bytes": n_bytes(self.model)}
 
-    def plan(self, goal: Budget | None) -> Plan:
-        """The plan for a budget. Raises ValueError where it is impossible."""
-        return self.plan_of(self.pick(goal), goal)
-
     def plan_of(self, picked: Mapping[str, Candidate], goal: Budget | None) -> Plan:
         """The plan with the candidates given by layer name; all other layers stay dense."""
         effects = {one.name: effect for one, effect in zip(self.layers, self.effects, strict=True)}
@@ -99,7 +113,7 @@ class Offers:
             candidate = picked.get(one.name)
             row = row_of(one, candidate, reasons[one.name], self.steps)
             if candidate is not None:
-                error = (candidate.error * effects[one.name].scale) ** 0.5
+                error = self._error(one, effects[one.name], candidate) ** 0.5
                 metric = "weight" if self.moments and not has_metric(one, candidate.fold, self.moments) else ""
                 row = replace(row, error=error, metric=metric, measured_speedup=self.speeds.get((one.name, candidate)))
             rows.append(row)

@@ -11,6 +11,8 @@ import tenfold
 from tenfold.calibrate import reestimate_norms
 from tenfold.formats import CP, SVD, TKD, Tucker
 from tenfold.plan import Plan, offers_for
+from tenfold.progress import silent
+from tenfold.ranks.latency import timed_plan
 from tenfold.ranks.offers import Offers
 from tenfold.recipes.papers.stable_cpd.networks import Case
 from tenfold.recipes.papers.stable_cpd.plain import PlainCP
@@ -66,7 +68,7 @@ class Compressor:
             self.offers[key] = offers_for(
                 self.case.model, method.planned, goal=goal, inputs=inputs[:1], calibration=calibration, filter=nn.Conv2d
             )
-        plan = self.offers[key].plan(goal)
+        _, plan = timed_plan(self.offers[key], goal, "ignored", None, silent)
         rows = tuple(row if row.format is None else dataclasses.replace(row, format=method.solved(row.format)) for row in plan.layers)
         return dataclasses.replace(plan, layers=rows)
 

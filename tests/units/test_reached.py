@@ -1,0 +1,93 @@
+"""Errors of plans: those that compress reaches, and picks that follow them."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tenfold
+from tenfold import Budget
+from tenfold.formats import CP, TTM, Tucker
+from tenfold.plan import offers_for
+from tenfold.progress import silent
+from tenfold.ranks import reached
+from tenfold.ranks.offers import Offers
+
+
+class Network(nn.Module):
+    """Convolutions without biases, so that errors are those of outputs as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 24, 3, padding=1, bias=False), nn.Conv2d(24, 24, 3, padding=1, bias=False)
+        self.head = nn.Linear(24, 16, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.two(self.one(x).relu()).relu().mean((2, 3)))
+
+
+def edges(count: int) -> Tensor:
+    """Images whose patches are far from a product of channels and places: of each channel another half is dark."""
+    x = torch.randn(count, 3, 12, 12).cumsum(-1)
+    x[:, 0, :, :6], x[:, 1, :6], x[:, 2, 6:] = 0, 0, 0
+    return x
+
+
+def output_error(model: nn.Module, small: nn.Module, name: str, x: Tensor) -> float:
+    """The relative error of a layer's outputs on the inputs that it gets in the dense model."""
+    seen: list[Tensor] = []
+    handle = model.get_submodule(name).register_forward_hook(lambda _, inputs, output: seen.extend([inputs[0], output]))
+    with torch.no_grad():
+        model(x)
+        handle.remove()
+        return float((small.get_submodule(name)(seen[0]) - seen[1]).norm() / seen[1].norm())
+
+
+@pytest.mark.parametrize(
+    "options", [{"budget": 0.5}, {"format": {"two": CP(), "head": "ttm"}, "budget": 0.6}, {"format": Tucker(rank=6)}], ids=str
+)
+def test_a_plan_names_the_errors_that_compress_reaches(options: dict[str, Any]):
+    model, x = Network(), edges(1024)  # so many that covariances are hardly shrunk
+    plan = tenfold.plan(model, calibration=x, **options)
+    small = tenfold.compress(model, plan, calibration=x)
+    rows = [row for row in plan.layers if row.format is not None and row.name != "head"]  # whose few rows are drawn to even variances
+    assert rows
+    for row in rows:
+        assert row.error == pytest.approx(output_error(model, small, row.name, x), rel=0.02), row.name
+
+
+def test_the_best_of_all_picks_counts_and_each_is_decomposed_once(monkeypatch: pytest.MonkeyPatch):
+    offers = offers_for(Network(), goal=Budget(params=0.5), calibration=edges(32))
+    jobs: list[tuple[str, str]] = []
+    solve = reached.decompose_each
+
+    def counted(given: Any, **options: Any) -> Any:
+        jobs.extend((job.name, str(job.format)) for job in given)
+        return solve(given, **options)
+
+    monkeypatch.setattr(reached, "decompose_each", counted)
+    tried: list[Any] = []
+
+    def pick(one: Offers) -> Any:
+        tried.append(one.pick(Budget(params=0.5)))
+        return one, tried[-1]
+
+    made, best = reached.settled(offers, pick, silent)
+    assert len(jobs) == len(set(jobs)) >= 2
+    known = [picks for picks in tried if all(one in made.reached[name] for name, one in picks.items())]
+    assert made.loss(best) == min(map(made.loss, known))
+    _, again = reached.settled(made, pick, silent)
+    assert again == best and len(jobs) == len(set(jobs)), "what was asked before changes nothing"
+
+
+def test_weights_need_no_decomposition(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reached, "decompose_each", lambda *_, **__: pytest.fail("errors of weights are known"))
+    assert tenfold.plan(Network(), budget=0.5).params_after > 0
+
+
+def test_what_cannot_be_decomposed_keeps_the_error_that_it_names(monkeypatch: pytest.MonkeyPatch):
+    broken = torch.linalg.LinAlgError("no")
+    monkeypatch.setattr(reached, "decompose_each", lambda jobs, **_: [(job, broken) for job in jobs])
+    plan = tenfold.plan(Network(), TTM(rank=4), calibration=edges(32))
+    assert all(row.error is not None and row.error > 0 for row in plan.layers if row.format is not None)
