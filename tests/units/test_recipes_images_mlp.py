@@ -108,10 +108,20 @@ def test_start_ranks_are_what_the_modes_say(recipe: Any, has_norm: bool) -> None
     assert recipe.FORMATS["ttm"].first.endswith("in=4x7x4x7,out=4x4x8x4") and recipe.TAKES == CHOICES
 
 
+def test_the_activation_stands_between_the_layers() -> None:
+    x = torch.randn(5, 784)
+    with torch.no_grad():
+        for activation in (torch.relu, torch.abs):
+            model = Mlp(DENSE, DENSE, 0.5, False, activation).eval()
+            torch.testing.assert_close(model(x), model.second(activation(model.first(x))))
+
+
 @pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
 def test_the_second_layer_of_fashion_mlp_stays_dense_and_is_not_counted(tmp_path: Path) -> None:
     options = Options(data=write_images(tmp_path), formats=("cp:rank=4",), seeds=(0,), epochs=1, batch_size=40)
-    dense, automatic, *_ = run_recipe("fashion-mlp", options).data()["runs"]
+    result = run_recipe("fashion-mlp", options)
+    assert "BatchNorm, abs" in str(result.data()["settings"])
+    dense, automatic, *_ = result.data()["runs"]
     assert dense["weights"] == dense["dense_weights"] == automatic["dense_weights"] == 784 * 512
     assert list(automatic["ranks"]) == ["first"] and automatic["parameters"] == automatic["weights"] + 3 * 512 + 5_130
 

@@ -1,9 +1,9 @@
 """Image MLP: 784-512-10 on images of 28 x 28, dense, with automatic ranks, with fixed ones, and the null model."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ CHOICES = ("formats", "has_dense_twin", "epochs", "batch_size", "lr", "dense_lr"
 N_IN, N_HIDDEN, N_OUT = 784, 512, 10
 N_HELD_OUT = 5000  # training images kept for choices
 PROTOCOLS = ("test", "validation")
+Activation: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Start:
 class ImageMlp:
     """A recipe: its name, where its file is looked for, how it is trained, and where the search of each format starts.
 
-    has_norm: whether there is a BatchNorm before the ReLU. A format that `starts` does not name is taken for the first layer, and for the
-    second one too where those of `starts` factorise it.
+    has_norm: whether there is a BatchNorm before the activation. A format that `starts` does not name is taken for the first layer, and for
+    the second one too where those of `starts` factorise it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ImageMlp:
     dropout: float
     starts: Mapping[str, Start]
     has_norm: bool = False
+    activation: Activation = F.relu
 
     def run(self, options: Options) -> Table:
         """All runs, those that are there from before included.
@@ -76,6 +78,7 @@ class ImageMlp:
         for format in formats:
             self.build(format, 0)  # what does not fit is said before any training
         words = f"{place.name}, {protocol}: {len(train)} and {len(test)} images{', BatchNorm' if self.has_norm else ''}"
+        words += "" if self.activation is F.relu else f", {self.activation.__name__}"
         runs = RankRuns(
             self.name,
             {format: f"{words}; dropout {self.dropout}; {' '.join(self._texts(format))}" for format in (DENSE, *formats)},
@@ -109,7 +112,7 @@ class ImageMlp:
         """A fresh network."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Mlp(*self._texts(format), self.dropout, self.has_norm)
+            return Mlp(*self._texts(format), self.dropout, self.has_norm, self.activation)
 
     @property
     def _factorises_second(self) -> bool:
@@ -124,17 +127,17 @@ class ImageMlp:
 
 
 class Mlp(nn.Module):
-    """784-512-10, ReLU, dropout on the hidden layer. first, second: `DENSE` or a format's text."""
+    """784-512-10, dropout on the hidden layer. first, second: `DENSE` or a format's text."""
 
-    def __init__(self, first: str, second: str, dropout: float, has_norm: bool) -> None:
+    def __init__(self, first: str, second: str, dropout: float, has_norm: bool, activation: Activation = F.relu) -> None:
         super().__init__()
         self.first, self.second = _linear(N_IN, N_HIDDEN, first), _linear(N_HIDDEN, N_OUT, second)
         self.norm = nn.BatchNorm1d(N_HIDDEN) if has_norm else nn.Identity()
-        self.dropout = dropout
+        self.dropout, self.activation = dropout, activation
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 10) from (batch, 784)."""
-        return self.second(F.dropout(F.relu(self.norm(self.first(x))), self.dropout, self.training))
+        return self.second(F.dropout(self.activation(self.norm(self.first(x))), self.dropout, self.training))
 
 
 def _linear(n_in: int, n_out: int, text: str) -> nn.Module:
