@@ -131,12 +131,21 @@ def decompose(
 
 
 def decompose_each(jobs: Sequence[Job], *, sweeps: int, seed: int, warn: bool) -> Iterator[tuple[Job, Decomposition | Exception]]:
-    """All jobs with their results, or with why one cannot be solved; weights of the same shape, network and kind of metric go together."""
+    """All jobs with their results, or with why one cannot be solved, in the groups of `solved_together`."""
+    for members in solved_together(jobs):
+        yield from _results(members, {"sweeps": sweeps, "seed": seed, "warn": warn})
+
+
+def solved_together(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs in groups: small weights of the same shape, network and kind of metric.
+
+    An iterative solver has other start values and ends elsewhere for a weight with others than for it alone, within its tolerance.
+    """
     same: dict[tuple[Any, ...], list[Job]] = {}
     for job in jobs:
-        same.setdefault((job.fold, job.network, job.format, job.metric is None), []).append(job)
-    for members in same.values():
-        yield from _results(members, {"sweeps": sweeps, "seed": seed, "warn": warn})
+        alone = job.name if job.weight.numel() > BATCH_LIMIT else None
+        same.setdefault((job.fold, job.network, job.format, job.metric is None, alone), []).append(job)
+    return list(same.values())
 
 
 def _results(members: Sequence[Job], options: dict[str, Any]) -> list[tuple[Job, Decomposition | Exception]]:

@@ -1,5 +1,6 @@
 """Errors of plans: those that compress reaches, and picks that follow them."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -8,10 +9,12 @@ from torch import Tensor, nn
 
 import tenfold
 from tenfold import Budget
+from tenfold.decompose import group_tensors
 from tenfold.formats import CP, TTM, Tucker
 from tenfold.plan import offers_for
 from tenfold.progress import silent
 from tenfold.ranks import reached
+from tenfold.ranks.latency import timed_plan
 from tenfold.ranks.offers import Offers
 
 
@@ -79,6 +82,27 @@ def test_the_best_of_all_picks_counts_and_each_is_decomposed_once(monkeypatch: p
     assert made.loss(best) == min(map(made.loss, known))
     _, again = reached.settled(made, pick, silent)
     assert again == best and len(jobs) == len(set(jobs)), "what was asked before changes nothing"
+
+
+def test_layers_are_solved_with_those_that_compress_solves_them_with():
+    model = nn.Sequential(*(nn.Conv2d(12, 12, 3, padding=1) for _ in range(5)))
+    x, budgets = torch.randn(32, 12, 6, 6), [Budget(params=kept / 100) for kept in (40, 45, 50, 55, 60)]
+    offers = offers_for(model, CP(), goal=budgets[0], calibration=x)
+    first = {str(goal): timed_plan(offers, goal, "ignored", None, silent)[1] for goal in budgets}
+    offers.decomposed.clear()
+    assert first == {str(goal): timed_plan(offers, goal, "ignored", None, silent)[1] for goal in reversed(budgets)}
+    plan = first[str(budgets[-1])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what CP says of random weights
+        small = tenfold.compress(model, plan, calibration=x)
+    rows = [row for row in plan.layers if row.format is not None]
+    assert len({row.format for row in rows}) < len(rows), "some are solved together"
+    for row in rows:
+        factorized, dense = small.get_submodule(row.name).factorized, model.get_submodule(row.name).weight
+        folded = [group_tensors(factorized.fold, weight.detach().double()) for weight in (dense, factorized.dense())]
+        metric = offers.moments[row.name]
+        error = metric.error(*(metric.matrices(factorized.fold, one) for one in folded)).sqrt()
+        assert row.error == pytest.approx(float(error), rel=1e-6), row.name
 
 
 def test_weights_need_no_decomposition(monkeypatch: pytest.MonkeyPatch):

@@ -45,7 +45,7 @@ def timed_plan(offers: Offers, goal: Budget | None, latency: Latency, inputs: An
     offers, free = settled(offers, lambda one: (one, one.pick(goal)), progress)
     if latency == "ignored" or (latency == "auto" and not (goal is not None and goal.counts_flops)):
         return offers, offers.plan_of(free, goal)
-    offers = _measured(offers, goal, inputs, progress)
+    offers = _measured(_timed(offers, free, inputs), goal, inputs, progress)
 
     def pick(one: Offers) -> tuple[Offers, Picks]:
         one = _measured(one, goal, inputs, progress)
@@ -81,19 +81,24 @@ def _measured(offers: Offers, goal: Budget | None, inputs: Any, progress: Progre
             picked = _fast(offers).pick(goal)
         except ValueError:
             break
-        fresh = {name: one for name, one in picked.items() if (name, one) not in offers.speeds}
-        if not fresh:
-            break
-        speeds = measured_speedups(offers, fresh, inputs)
-        slow = {name: one for name, one in fresh.items() if speeds.get((name, one), 1.0) < 1}
-        if slow:  # a machine that is busy with other work for a moment is no reason to leave something out
-            again = measured_speedups(offers, slow, inputs)
-            speeds |= {key: max(speed, speeds[key]) for key, speed in again.items()}
-        offers = replace(offers, speeds={**offers.speeds, **speeds})
-        if all(speed >= 1 for speed in speeds.values()):
+        offers = _timed(offers, picked, inputs)
+        if all(offers.speeds.get((name, one), 1.0) >= 1 for name, one in picked.items()):
             break
     progress("timing layers", ROUNDS, ROUNDS)
     return offers
+
+
+def _timed(offers: Offers, picked: Picks, inputs: Any) -> Offers:
+    """The offers with the speed-ups of these candidates too."""
+    fresh = {name: one for name, one in picked.items() if (name, one) not in offers.speeds}
+    if not fresh:
+        return offers
+    speeds = measured_speedups(offers, fresh, inputs)
+    slow = {name: one for name, one in fresh.items() if speeds.get((name, one), 1.0) < 1}
+    if slow:  # a machine that is busy with other work for a moment is no reason to leave something out
+        again = measured_speedups(offers, slow, inputs)
+        speeds |= {key: max(speed, speeds[key]) for key, speed in again.items()}
+    return replace(offers, speeds={**offers.speeds, **speeds})
 
 
 def _fast(offers: Offers) -> Offers:

@@ -16,7 +16,7 @@ from tenfold.plan_data import LayerPlan, Plan
 from tenfold.progress import Progress
 from tenfold.ranks.allocate import Option, allocate
 from tenfold.ranks.candidates import Candidate, candidates
-from tenfold.ranks.effect import LEAST, Effect
+from tenfold.ranks.effect import LEAST, Effect, bounded
 from tenfold.ranks.folds import screened
 from tenfold.selection import Choice
 from tenfold.sizes import n_bytes, n_parameters
@@ -36,7 +36,8 @@ class Offers:
     found are all layers with a weight, `layers` those that may change; reasons say why others stay dense. speeds are measured
     speed-ups by (layer, candidate): of those that were timed. moments: of the inputs of layers by name; none without calibration.
     reached: squared errors of candidates that were decomposed, by layer, which count for their neighbours too (`ranks.reached`).
-    decomposed: the same of all that ever were, a memo that budgets share; NaN where it failed.
+    decomposed: the same of all that ever were, a memo that budgets share: by the names of layers that were solved together and what they
+    became, an error for each, NaN where it failed.
     """
 
     model: nn.Module
@@ -50,7 +51,7 @@ class Offers:
     seed: int
     speeds: Mapping[tuple[str, Candidate], float] = field(default_factory=dict)
     reached: Mapping[str, Mapping[Candidate, float]] = field(default_factory=dict)
-    decomposed: dict[tuple[str, Candidate], float] = field(default_factory=dict)
+    decomposed: dict[tuple[tuple[str, ...], Format, Fold], list[float]] = field(default_factory=dict)
 
     def pick(self, goal: Budget | None) -> dict[str, Candidate]:
         """The candidate of each layer that does not stay dense: the smallest loss under a budget, the first one where there is none.
@@ -89,7 +90,7 @@ class Offers:
         if not same:
             return one.error * effect.scale
         other, error = min(same, key=lambda pair: abs(math.log(max(pair[0].error, LEAST) / max(one.error, LEAST))))
-        return error if other == one else one.error * error / max(other.error, LEAST)
+        return error if other == one else one.error * bounded(error / max(other.error, LEAST))
 
     @property
     def loss_unit(self) -> str:

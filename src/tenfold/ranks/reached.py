@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeAlias
 
-from tenfold.decompose import SWEEPS, Job, decompose_each
+from tenfold.decompose import SWEEPS, Job, decompose_each, solved_together
 from tenfold.progress import Progress
 from tenfold.ranks.candidates import Candidate
 from tenfold.ranks.offers import Offers, has_metric
@@ -35,29 +35,40 @@ def settled(offers: Offers, pick: Callable[[Offers], tuple[Offers, Picks]], prog
     offers, picks = pick(replace(offers, reached={}))
     if not offers.moments:
         return offers, picks
-    tried = []
-    while picks not in tried and len(tried) < ROUNDS:
-        tried.append(picks)
+    tried: list[tuple[float, Picks]] = []
+    while all(picks != other for _, other in tried) and len(tried) < ROUNDS:
         offers = with_reached(offers, picks, progress)
+        tried.append((offers.loss(picks), picks))
         with contextlib.suppress(ValueError):  # what was found out for later picks may leave too little, but these keep the budget
             offers, picks = pick(offers)
-    return offers, min(tried, key=offers.loss)
+    best = min(tried, key=lambda one: one[0])[1]
+    return with_reached(offers, best, progress), best
 
 
 def with_reached(offers: Offers, picks: Picks, progress: Progress) -> Offers:
-    """The offers with the squared relative errors of these candidates. One that cannot be decomposed keeps the error that it names."""
+    """The offers with the squared relative errors of these candidates. One that cannot be decomposed keeps the error that it names.
+
+    Layers are solved with those that `compress` solves them with, and again where these are others.
+    """
     layers, jobs = {one.name: one for one in offers.layers}, []
     for name, one in picks.items():
-        if (name, one) not in offers.decomposed and one.format is not None and one.fold is not None:
+        if one.format is not None and one.fold is not None:
             metric = offers.moments[name] if has_metric(layers[name], one.fold, offers.moments) else None
             jobs.append(Job(name, layers[name].weight.detach(), one.fold, one.format.network(one.fold), one.format, metric))
-    for done, (job, result) in enumerate(decompose_each(jobs, sweeps=SWEEPS, seed=offers.seed, warn=False)):
-        progress("decomposing what is picked", done, len(jobs))
-        error = math.nan if isinstance(result, Exception) else result.error_of(job.metric, job.weight) ** 2
-        offers.decomposed[job.name, picks[job.name]] = error
-    progress("decomposing what is picked", len(jobs), len(jobs))
     reached = {name: {**offers.reached.get(name, {})} for name in {*offers.reached, *picks}}
-    for name, one in picks.items():
-        if not math.isnan(error := offers.decomposed.get((name, one), math.nan)):
-            reached[name][one] = error
+    done = 0
+    for members in solved_together(jobs):
+        progress("decomposing what is picked", done, len(jobs))
+        key = tuple(job.name for job in members), members[0].format, members[0].fold
+        if key not in offers.decomposed:
+            results = decompose_each(members, sweeps=SWEEPS, seed=offers.seed, warn=False)
+            errors = {
+                job.name: math.nan if isinstance(made, Exception) else made.error_of(job.metric, job.weight) ** 2 for job, made in results
+            }
+            offers.decomposed[key] = [errors[name] for name in key[0]]
+        for name, error in zip(key[0], offers.decomposed[key], strict=True):
+            if not math.isnan(error):
+                reached[name][picks[name]] = error
+        done += len(members)
+    progress("decomposing what is picked", len(jobs), len(jobs))
     return replace(offers, reached=reached)
