@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 def test_all_ways_and_controls(folder: Path) -> None:
     result = ml1m.run(Options(data=folder, seeds=(0,), epochs=2, out=folder / "out"))
     names = [row[0] for row in result.rows]
-    ways = ["closest tables", "closest vectors", "first order", "in turns", "in order"]
+    ways = ["closest tables", "closest vectors", "first order", "in turns", "in order", "sparse rows"]
     assert names[:3] == ["dense", "no user table", "no item table"]
     assert [name.partition(",")[0] for name in names[3:]] == ways * 3
     assert [row[5:7] for row in result.rows[:4]] == [("1,400", "1.00x"), ("800", "1.75x"), ("600", "2.33x"), ("560", "2.50x")]
@@ -36,7 +36,7 @@ def test_all_ways_and_controls(folder: Path) -> None:
     assert (folder / "out" / "ml1m.md").read_text() == result.markdown()
     kept = sorted((folder / "out" / "runs").iterdir())
     times = [one.stat().st_mtime_ns for one in kept]
-    assert len(kept) == 15 and ml1m.run(Options(data=folder, seeds=(0,), epochs=2, out=folder / "out")).rows == result.rows
+    assert len(kept) == 18 and ml1m.run(Options(data=folder, seeds=(0,), epochs=2, out=folder / "out")).rows == result.rows
     assert [one.stat().st_mtime_ns for one in kept] == times
 
 

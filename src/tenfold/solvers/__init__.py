@@ -9,7 +9,7 @@
     epc.py               error-preserving correction; bounded_step.py its update of one factor, stable_cp.py CP with it
     levenberg_marquardt.py    CP, all factors at once, with a penalty; cp_gauss_newton.py its linear system
     tkd.py, tkd_cpd.py   CP between two bases, at given ranks and within a bound; tucker2_bounded.py Tucker-2 within a bound
-    table_metric.py      low rank of a table whose rows have metrics of their own
+    table_metric.py      low rank of a table whose rows have metrics of their own; sparse_table.py such rows as sums of a few atoms
     sensitivity.py       how much a weight moves when its factors do, and how far its terms cancel; quadratic.py the forms behind it
 
 solution.py has what a solver returns; contractions.py and axes.py handle tensors by the names of their indices.

@@ -57,14 +57,14 @@ def fit_table(table: Tensor, metrics: Tensor, rank: int, *, turns: int = 3, is_c
     if not 1 <= rank <= dim:
         raise ValueError(f"the rank is {rank} for a table of width {dim}; 1 to {dim} is needed: choose one of these")
     mean = table.double().mean(0) * float(is_centred)
-    target, metrics = table.double() - mean, _ridged(metrics.double())
+    target, metrics = table.double() - mean, ridged(metrics.double())
     weighted = (metrics @ target[..., None])[..., 0]
     start = float((target * weighted).sum().clamp_min(1e-300))
-    basis = _start(target, metrics, rank)
+    basis = leading_vectors(target, metrics, rank)
     codes = _codes(metrics, weighted, basis)
     costs = [_cost(target, metrics, codes, basis) / start]
     for _ in range(turns):
-        new_basis = _basis(metrics, weighted, codes)
+        new_basis = best_basis(metrics, weighted, codes)
         new_codes = _codes(metrics, weighted, new_basis)
         cost = _cost(target, metrics, new_codes, new_basis) / start
         if cost > costs[-1]:
@@ -74,7 +74,7 @@ def fit_table(table: Tensor, metrics: Tensor, rank: int, *, turns: int = 3, is_c
     return TableFit(codes, basis, mean, tuple(costs))
 
 
-def _start(target: Tensor, metrics: Tensor, rank: int) -> Tensor:
+def leading_vectors(target: Tensor, metrics: Tensor, rank: int) -> Tensor:
     """The leading right vectors of the table in the mean metric, its rows weighted by their share of it."""
     values, vectors = torch.linalg.eigh(metrics.mean(0))
     root = values.clamp_min(1e-9 * float(values[-1].clamp_min(1e-300))).sqrt()
@@ -87,12 +87,13 @@ def _codes(metrics: Tensor, weighted: Tensor, basis: Tensor) -> Tensor:
     return torch.linalg.solve(basis @ metrics @ basis.mT, (weighted @ basis.mT)[..., None])[..., 0]
 
 
-def _basis(metrics: Tensor, weighted: Tensor, codes: Tensor) -> Tensor:
+def best_basis(metrics: Tensor, weighted: Tensor, codes: Tensor) -> Tensor:
+    """The basis (rank, dim) that is best for codes (rows, rank). weighted: metrics times rows."""
     rows, rank = codes.shape
     dim = weighted.shape[1]
     outer = (codes[:, :, None] * codes[:, None, :]).reshape(rows, -1)
     gram = (outer.mT @ metrics.reshape(rows, -1)).reshape(rank, rank, dim, dim).permute(0, 2, 1, 3).reshape(rank * dim, rank * dim)
-    ridge = 1e-9 * gram.diagonal().mean() * torch.eye(rank * dim, dtype=gram.dtype, device=gram.device)
+    ridge = (1e-9 * gram.diagonal().mean() + 1e-300) * torch.eye(rank * dim, dtype=gram.dtype, device=gram.device)
     return torch.linalg.solve(gram + ridge, (codes.mT @ weighted).reshape(-1)).reshape(rank, dim)
 
 
@@ -101,7 +102,8 @@ def _cost(target: Tensor, metrics: Tensor, codes: Tensor, basis: Tensor) -> floa
     return float((error * (metrics @ error[..., None])[..., 0]).sum())
 
 
-def _ridged(metrics: Tensor) -> Tensor:
+def ridged(metrics: Tensor) -> Tensor:
+    """Metrics (rows, dim, dim) with a little of everything."""
     size = metrics.diagonal(dim1=1, dim2=2).mean(1)
     size = RIDGE * torch.maximum(size, UNUSED * size.mean()) + 1e-300
     return metrics + size[:, None, None] * torch.eye(metrics.shape[-1], dtype=metrics.dtype, device=metrics.device)

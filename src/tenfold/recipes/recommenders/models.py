@@ -18,6 +18,7 @@ from tenfold.files import read_tensors
 from tenfold.format import Format
 from tenfold.layers.embedding import Embedding
 from tenfold.recipes.clicks.model import HashedEmbedding
+from tenfold.recipes.recommenders.sparse_rows import SparseRows
 
 START_STD = 0.05  # of an entry of a table
 
@@ -128,8 +129,8 @@ class NcfMlp(nn.Module):
 
     def __init__(self, n_users: int, n_items: int, dims: tuple[int, int], widths: Sequence[int]) -> None:
         super().__init__()
-        self.user = nn.Embedding(n_users, dims[0])
-        self.item = nn.Embedding(n_items, dims[1])
+        self.user: nn.Embedding | SparseRows = nn.Embedding(n_users, dims[0])
+        self.item: nn.Embedding | SparseRows = nn.Embedding(n_items, dims[1])
         sizes = (sum(dims), *widths)
         self.fc = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.out = nn.Linear(sizes[-1], 1)
@@ -146,9 +147,17 @@ class NcfMlp(nn.Module):
             hidden = layer(hidden.relu())
         return self.out(hidden.relu()).squeeze(-1)
 
-    def table_numel(self) -> int:
+    def tables(self) -> list[Tensor]:
         """Stored values of both embeddings."""
-        return self.user.weight.numel() + self.item.weight.numel()
+        return [*self.user.parameters(), *self.item.parameters()]
+
+    def supports(self) -> list[Tensor]:
+        """What else is stored of embeddings with sparse rows: a bit for each column."""
+        return [one.bits for one in (self.user, self.item) if isinstance(one, SparseRows)]
+
+    def table_numel(self) -> int:
+        """How many values both embeddings store."""
+        return sum(one.numel() for one in self.tables())
 
 
 def read_ncf_mlp(path: str | os.PathLike[str]) -> NcfMlp:

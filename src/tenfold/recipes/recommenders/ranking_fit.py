@@ -18,14 +18,14 @@ Source: Schraudolph 2002, doi:10.1162/08997660260028683 (generalised Gauss-Newto
 1205.2618 (only differences of one user's scores matter for a ranking).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tenfold.recipes.recommenders.models import NcfMlp
-from tenfold.recipes.recommenders.tower_fit import Side, Tower, score_gradients, tower_vectors
+from tenfold.recipes.recommenders.tower_fit import Tower, score_gradients, tower_vectors
 
 LISTED = 0.1  # part of a user's items that are above the threshold: ten of a hundred candidates
 TEMPERATURE = 1.5
@@ -57,19 +57,24 @@ def in_order(model: NcfMlp, tower: Tower, *, sweeps: int = 10, n_pairs: int = 30
         n_pairs: of each user, in the second half of the sweeps; a third of it before.
     """
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        x, y = tower_vectors(model)
-        scores = torch.cat([model.behind(rows[:, None] + y) for rows in x.split(16)])
-    shifts, damping, losses = torch.zeros(len(x)), DAMPING, []
+    scores = scores_of_all(model)
+    shifts, damping, losses = torch.zeros(len(scores)), DAMPING, []
     for sweep in range(sweeps):
         pairs = drawn_pairs(scores, n_pairs if 2 * sweep >= sweeps else max(1, n_pairs // 3), generator)
-        found, gradients = _linear(model, tower, pairs.items)
+        found, gradients = linearised(model, tower, pairs.items)
         loss, shifts, slopes, curvatures = listed_loss(found, pairs, shifts)
         system = StepSystem(tower, pairs.items, gradients, curvatures, max(damping, LEAST_DAMPING), generator)
         tower, length = _moved(model, tower, system.solve(slopes), pairs, shifts)
         damping *= COOLING if length == LENGTHS[0] else 2.0
         losses.append(loss)
     return tower, tuple(losses)
+
+
+def scores_of_all(model: NcfMlp) -> Tensor:
+    """(users, items)."""
+    with torch.no_grad():
+        x, y = tower_vectors(model)
+        return torch.cat([model.behind(rows[:, None] + y) for rows in x.split(16)])
 
 
 def drawn_pairs(scores: Tensor, n: int, generator: torch.Generator) -> Pairs:
@@ -162,21 +167,19 @@ class StepSystem:
             (g * (x[:, None] + of_items[items])).sum(-1)
             for g, x, items in zip(self.gradients.split(BLOCK), of_users.split(BLOCK), self.items.split(BLOCK), strict=True)
         ]
-        return self._centred(torch.cat(found))
+        return centred(torch.cat(found), self.common)
 
     def back(self, values: Tensor) -> Step:
         """The transposed of `ahead`."""
-        values = self._centred(values)
+        values = centred(values, self.common)
         of_users, of_items = [], torch.zeros(len(self.tower.items.codes), len(self.tower.offset))
         for g, v, items in zip(self.gradients.split(BLOCK), values.split(BLOCK), self.items.split(BLOCK), strict=True):
             each = g * v[..., None]
             of_users.append(each.sum(1))
             of_items.index_add_(0, items.flatten(), each.flatten(0, 1))
         x, (users, rows) = torch.cat(of_users), (self.tower.users, self.tower.items)
-        return [x @ users.basis.mT, users.codes.mT @ x, of_items @ rows.basis.mT, rows.codes.mT @ of_items, of_items.sum(0)]
-
-    def _centred(self, values: Tensor) -> Tensor:
-        return values - self.common * (self.common * values).sum(1, keepdim=True)
+        codes = users.kept(x @ users.basis.mT), rows.kept(of_items @ rows.basis.mT)
+        return [codes[0], users.codes.mT @ x, codes[1], rows.codes.mT @ of_items, of_items.sum(0)]
 
     def _conditioned(self, rest: Step) -> Step:
         codes = [(inverse @ part[..., None])[..., 0] for inverse, part in zip(self.inverses, rest[::2], strict=False)]
@@ -199,7 +202,7 @@ class StepSystem:
             a = a - common[..., None] * (common[..., None] * a).sum(1, keepdim=True)
             of_users.append(a.mT @ a)
             of_items.index_add_(0, items.flatten(), (c[..., :, None] * c[..., None, :]).reshape(-1, size * size))
-        return torch.cat(of_users), of_items.reshape(-1, size, size)
+        return self.tower.users.solvable(torch.cat(of_users)), self.tower.items.solvable(of_items.reshape(-1, size, size))
 
     def _basis_block(self, generator: torch.Generator) -> Tensor:
         """The normal matrix of both bases and the offset, from some users, scaled to all."""
@@ -216,7 +219,12 @@ class StepSystem:
         return found * (n_users / len(chosen))
 
 
-def _linear(model: NcfMlp, tower: Tower, items: Tensor) -> tuple[Tensor, Tensor]:
+def centred(values: Tensor, common: Tensor) -> Tensor:
+    """Values (.., n) without their part along common (.., n), which is of length 1."""
+    return values - common * (common * values).sum(-1, keepdim=True)
+
+
+def linearised(model: NcfMlp, tower: Tower, items: Tensor) -> tuple[Tensor, Tensor]:
     """Scores (users, n) of each user's items, and their gradients (users, n, width)."""
     found, vectors = [], tower.items.vectors + tower.offset
     for x, columns in zip(tower.users.vectors.split(BLOCK), items.split(BLOCK), strict=True):
@@ -238,8 +246,8 @@ def _moved(model: NcfMlp, tower: Tower, step: Step, pairs: Pairs, shifts: Tensor
 
     start = loss(tower)
     for length in LENGTHS:
-        users = Side(tower.users.codes + length * step[0], tower.users.basis + length * step[1])
-        items = Side(tower.items.codes + length * step[2], tower.items.basis + length * step[3])
+        users = replace(tower.users, codes=tower.users.codes + length * step[0], basis=tower.users.basis + length * step[1])
+        items = replace(tower.items, codes=tower.items.codes + length * step[2], basis=tower.items.basis + length * step[3])
         if loss(moved := Tower(users, items, tower.offset + length * step[4])) < start:
             return moved, length
     return tower, 0.0

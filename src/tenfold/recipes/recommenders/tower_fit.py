@@ -12,12 +12,13 @@ user codes for fixed rest, each user by itself, all item codes, then both bases 
 Source: arXiv 2511.04494 (errors measured on outputs); alternating least squares as in tenfold's other solvers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from tenfold.recipes.recommenders.models import NcfMlp
+from tenfold.recipes.recommenders.sparse_rows import SparseRows
 from tenfold.solvers.table_metric import fit_table
 
 FLOOR = 1e-3  # added to p (1 - p): pairs that the model is sure of count a little
@@ -28,15 +29,35 @@ METRIC_COLUMNS, BASIS_ROWS = 200, 480
 
 @dataclass(frozen=True)
 class Side:
-    """One side's part of what the first layer adds up: codes (n, k) and basis (k, width)."""
+    """One side's part of what the first layer adds up: codes (n, k) and basis (k, width).
+
+    support: (n, k), of codes that may differ from zero; None: all may.
+    """
 
     codes: Tensor
     basis: Tensor
+    support: Tensor | None = None
 
     @property
     def vectors(self) -> Tensor:
         """(n, width)."""
         return self.codes @ self.basis
+
+    def kept(self, values: Tensor) -> Tensor:
+        """Values (n, k) of codes, zero outside of the support."""
+        return values if self.support is None else values * self.support
+
+    def solvable(self, blocks: Tensor) -> Tensor:
+        """Normal matrices (n, k, k) of the codes in which those outside of the support stand by themselves."""
+        if self.support is None:
+            return blocks
+        used, size = self.support.to(blocks.dtype), blocks.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
+        return blocks * used[:, :, None] * used[:, None, :] + torch.diag_embed((1 - used) * size)
+
+    def split(self, size: int) -> "list[Side]":
+        """Its rows in parts."""
+        supports = [None] * len(self.codes) if self.support is None else self.support.split(size)
+        return [Side(codes, self.basis, support) for codes, support in zip(self.codes.split(size), supports, strict=False)]
 
 
 @dataclass(frozen=True)
@@ -75,10 +96,10 @@ def in_turns(model: NcfMlp, tower: Tower, *, sweeps: int = 8, n_columns: int = 4
         damping = DAMPING * COOLING**sweep + LEAST_DAMPING
         fixed = tower.items.vectors + tower.offset
         codes, error = _codes(model, tower.users, fixed, x, y, n_columns, damping, generator)
-        tower = Tower(Side(codes, tower.users.basis), tower.items, tower.offset)
+        tower = replace(tower, users=replace(tower.users, codes=codes))
         fixed = tower.users.vectors + tower.offset
         codes, _ = _codes(model, tower.items, fixed, y, x, n_columns, damping, generator)
-        tower = Tower(tower.users, Side(codes, tower.items.basis), tower.offset)
+        tower = replace(tower, items=replace(tower.items, codes=codes))
         tower = _bases(model, tower, x, y, min(n_columns, len(y)), damping, generator)
         errors.append(error)
     return tower, tuple(errors)
@@ -93,6 +114,9 @@ def as_model(model: NcfMlp, tower: Tower) -> NcfMlp:
     state |= {"user.weight": tower.users.codes, "item.weight": tower.items.codes, "fc.0.bias": tower.offset}
     state["fc.0.weight"] = torch.cat([tower.users.basis, tower.items.basis]).mT
     small.load_state_dict(state)
+    for name, side in {"user": tower.users, "item": tower.items}.items():
+        if side.support is not None:
+            setattr(small, name, SparseRows(side.codes, side.support))
     return small.train(model.training)
 
 
@@ -142,15 +166,15 @@ def _codes(
         mine, others: of the trained network.
     """
     found, total, weight = [], 0.0, 0.0
-    for codes, teacher in zip(side.codes.split(BLOCK), mine.split(BLOCK), strict=True):
+    for part, teacher in zip(side.split(BLOCK), mine.split(BLOCK), strict=True):
         columns = _drawn(len(others), n_columns, generator)
         with torch.no_grad():
             wanted = model.behind(teacher[:, None] + others[columns])
-        scores, g = score_gradients(model, (codes @ side.basis)[:, None] + fixed[columns])
+        scores, g = score_gradients(model, part.vectors[:, None] + fixed[columns])
         jacobian, rest, w = g @ side.basis.mT, wanted - scores, _weights(wanted)
         weighted = jacobian * w[..., None]
-        gram, right = weighted.mT @ jacobian, weighted.mT @ rest[..., None]
-        found.append(codes + torch.linalg.solve(_damped(gram, damping), right)[..., 0])
+        gram, right = _damped(weighted.mT @ jacobian, damping), (weighted.mT @ rest[..., None])[..., 0]
+        found.append(part.codes + torch.linalg.solve(part.solvable(gram), part.kept(right)[..., None])[..., 0])
         total, weight = total + float((w * rest.square()).sum()), weight + float(w.sum())
     return torch.cat(found), total / weight
 
@@ -177,7 +201,7 @@ def _bases(model: NcfMlp, tower: Tower, x: Tensor, y: Tensor, n_columns: int, da
     step = torch.linalg.solve(_damped(gram, damping), right).float().reshape(-1, width)
     of_users, of_items, offset = step.split((n_users, n_items, 1))
     users, items = tower.users, tower.items
-    return Tower(Side(users.codes, users.basis + of_users), Side(items.codes, items.basis + of_items), tower.offset + offset[0])
+    return Tower(replace(users, basis=users.basis + of_users), replace(items, basis=items.basis + of_items), tower.offset + offset[0])
 
 
 def _damped(gram: Tensor, damping: float) -> Tensor:
