@@ -6,11 +6,13 @@ None where a batch has none, which is enough for calibration.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
+
+from tenfold.messages import WHOLE, check_kind
 
 Batch: TypeAlias = tuple[Any, Any]
 
@@ -133,6 +135,7 @@ def known_n_batches(data: Any, batch_size: int, *, drop_last: bool = False) -> i
 
 
 def _check_size(batch_size: int) -> None:
+    check_kind("batch_size", batch_size, SupportsIndex, WHOLE)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it needs at least 1 sample, e.g. batch_size=128")
 

@@ -14,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tenfold.messages import PATH, check_kind
+
 HEADER_LIMIT = 100_000_000  # bytes of JSON; safetensors' own limit
 READABLE = "a file that you may read is needed: check the path"
 DTYPES = {
@@ -54,7 +56,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         OSError: the folder is missing, read-only or full, or `path` is something else than a regular file (the subclass says which).
+        TypeError: `path` is none.
     """
+    check_kind("path", path, str | os.PathLike, PATH)
     target = Path(os.path.realpath(path))
     _check_target(Path(path), target)
     temporary = target.parent / f".tenfold-{secrets.token_hex(6)}{target.suffix}"
@@ -155,6 +159,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
         OSError: the file is missing or cannot be read.
         ValueError: it is not UTF-8.
     """
+    check_kind("path", path, str | os.PathLike, PATH)
     try:
         return Path(path).read_bytes().decode("utf-8")
     except OSError as error:
@@ -170,8 +175,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         OSError: the file is missing or cannot be read.
         ValueError: it is no whole safetensors file.
     """
-    path = Path(path)
-    _check_length(path)
+    path = _whole(path)
     with _damage(path), safe_open(path, "pt") as file:
         tensors = {}
         for name in sorted(file.keys()):
@@ -189,14 +193,15 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         OSError: the file is missing or cannot be read.
         ValueError: it is no whole safetensors file.
     """
-    path = Path(path)
-    _check_length(path)
+    path = _whole(path)
     with _damage(path), safe_open(path, "pt") as file:
         return {name: file.get_tensor(name).clone() for name in file.keys()}
 
 
-def _check_length(path: Path) -> None:
-    """Checks what safetensors would report without numbers, or not at all."""
+def _whole(path: str | os.PathLike[str]) -> Path:
+    """The path of a file as long as it says itself, which safetensors would report without numbers, or not at all."""
+    check_kind("path", path, str | os.PathLike, PATH)
+    path = Path(path)
     try:
         if not path.is_file():
             problem = IsADirectoryError(21, "it is a folder") if path.is_dir() else FileNotFoundError(2, "there is no such file")
@@ -213,6 +218,7 @@ def _check_length(path: Path) -> None:
             f"{path} {promised} and has {size:,} bytes in all; a header must fit the file and {HEADER_LIMIT:,} bytes: "
             "the file is truncated or no safetensors file, so copy or save it again"
         )
+    return path
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat, SupportsIndex
 
 from torch import nn
 from torch.optim import Optimizer
@@ -20,7 +20,7 @@ from tenfold.batches import n_batches
 from tenfold.checkpoint import Checkpoint
 from tenfold.learner import Learner, Teacher, rebuilt
 from tenfold.loss import Loss, Outputs
-from tenfold.messages import LOSS, MODULE, check_kind
+from tenfold.messages import LOSS, MODULE, NUMBER, PATH, WHOLE, check_kind
 from tenfold.optimizer import MakeOptimizer, Schedule, make_optimizer
 from tenfold.precision import Precision, settled
 from tenfold.progress import Progress, silent
@@ -104,6 +104,7 @@ def finetune(
     Raises:
         ValueError: a setting or a label is out of range, `feature_weight` or `outputs` come without a teacher, the data are empty, or
             the checkpoint is of another run.
+        TypeError: an argument is of another kind, as a text for a number.
         RuntimeError: the model does not take the inputs, or the loss is NaN or infinite.
 
     >>> import torch
@@ -117,6 +118,21 @@ def finetune(
     check_kind("model", model, nn.Module, MODULE)
     check_kind("teacher", teacher, nn.Module | None, MODULE)
     check_kind("loss", loss, Callable | None, LOSS)
+    check_kind("checkpoint", checkpoint, str | os.PathLike | None, PATH)
+    for name, count in {"epochs": epochs, "seed": seed}.items():
+        check_kind(name, count, SupportsIndex, WHOLE)
+    check_kind("steps_per_epoch", steps_per_epoch, SupportsIndex | None, WHOLE)
+    required = {
+        "save_every": save_every,
+        "teacher_weight": teacher_weight,
+        "temperature": temperature,
+        "feature_weight": feature_weight,
+        "sensitivity_weight": sensitivity_weight,
+    }
+    for name, number in required.items():
+        check_kind(name, number, SupportsFloat, NUMBER)
+    for name, number in {"lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip_norm": clip_norm}.items():
+        check_kind(name, number, SupportsFloat | None, NUMBER)
     if epochs < 1 or save_every < 1 or (warmup is not None and warmup < 0) or (steps_per_epoch is not None and steps_per_epoch < 1):
         raise ValueError(
             f"epochs is {epochs}, save_every {save_every}, warmup {warmup} and steps_per_epoch {steps_per_epoch}; at least 1, 1, 0 and 1 "

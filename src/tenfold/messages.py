@@ -7,6 +7,9 @@ from typing import Any
 MODULE = "a torch.nn.Module is needed: give the network, not its weights, file or class"
 PLAN = "a Plan is needed: make one with tenfold.plan, or read its file with tenfold.Plan.load"
 LOSS = "a function loss(output, targets) is needed: give for instance torch.nn.functional.mse_loss"
+NUMBER = "a number is needed: convert it with float"
+WHOLE = "a whole number is needed: convert it with int"
+PATH = "a path is needed: give the name of a file, or a pathlib.Path"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 

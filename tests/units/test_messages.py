@@ -38,6 +38,14 @@ CALLS: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
     "teacher": (lambda model, path: tenfold.finetune(model, DATA, teacher="a.pt"), "teacher is a str; a torch.nn.Module is needed"),
     "optimizer": (lambda model, path: tenfold.finetune(model, DATA, optimizer="adam"), "optimizer is a str; an optimiser or its class"),
     "loss": (lambda model, path: tenfold.finetune(model, DATA, loss="mse"), r"loss is a str; a function loss\(output, targets\) is needed"),
+    "epochs": (lambda model, path: tenfold.finetune(model, DATA, epochs="3"), "epochs is a str; a whole number is needed: convert it"),  # type: ignore[arg-type]
+    "lr": (lambda model, path: tenfold.finetune(model, DATA, lr="x"), "lr is a str; a number is needed: convert it with float"),  # type: ignore[arg-type]
+    "weight": (lambda model, path: tenfold.finetune(model, DATA, teacher_weight=None), "teacher_weight is a NoneType; a number is"),  # type: ignore[arg-type]
+    "batch size": (lambda model, path: tenfold.evaluate(model, DATA, batch_size=2.5), "batch_size is a float; a whole number is"),  # type: ignore[arg-type]
+    "checkpoint": (lambda model, path: tenfold.finetune(model, DATA, checkpoint=3), "checkpoint is a int; a path is needed: give"),  # type: ignore[arg-type]
+    "save path": (lambda model, path: tenfold.save(model, 3), "path is a int; a path is needed: give the name of a file"),  # type: ignore[arg-type]
+    "load path": (lambda model, path: tenfold.load(3, model), "path is a int; a path is needed: give the name of a file"),  # type: ignore[arg-type]
+    "plan path": (lambda model, path: tenfold.Plan.load(3), "path is a int; a path is needed: give the name of a file"),  # type: ignore[arg-type]
     "evaluate": (lambda _, path: tenfold.evaluate(5, DATA), "model is a int; a torch.nn.Module is needed"),  # type: ignore[arg-type]
     "reference": (lambda model, path: tenfold.evaluate(model, DATA, reference=5), "reference is a int; a torch.nn.Module is needed"),
 }
