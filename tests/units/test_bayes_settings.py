@@ -126,6 +126,11 @@ CASES: dict[str, tuple[Callable[[Linear], Any], type[Exception], str]] = {
         TypeError,
         "Stability got evaluations='a', a str; it needs a number: give one like 3",
     ),
+    "loss of each example": (
+        lambda layer: attach(layer, n_examples=10).loss(torch.ones(4)),
+        ValueError,
+        "the loss has shape (4,); one number is needed, the mean over all examples: give loss.mean()",
+    ),
     "rule": (
         lambda layer: attach(layer, n_examples=10).shrink(0.01),  # pyright: ignore
         TypeError,

@@ -47,14 +47,16 @@ def check_whole_number(method: str, name: str, value: int, example: int) -> None
 
 
 def check_loss(loss: Tensor, steps: int) -> None:
-    """Raises ValueError where a loss is not finite, TypeError where it is no tensor."""
+    """Raises ValueError where a loss is not one finite number, TypeError where it is no tensor."""
     if not isinstance(loss, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(
             f"the loss is {loss!r}, a {type(loss).__name__}; a tensor with a gradient is needed: give what backward() starts from"
         )
-    if not bool(torch.isfinite(loss.detach()).all()):
+    if loss.numel() != 1:
+        raise ValueError(f"the loss has shape {tuple(loss.shape)}; one number is needed, the mean over all examples: give loss.mean()")
+    if not math.isfinite(loss.detach()):
         raise ValueError(
-            f"the loss is {float(loss.detach().mean())} after {steps} steps; a finite one is needed, for a single NaN spoils every "
+            f"the loss is {float(loss.detach())} after {steps} steps; a finite one is needed, for a single NaN spoils every "
             "variance: lower the learning rate or the temperature, and go on from the last good state"
         )
 

@@ -107,7 +107,7 @@ class RankMethod(abc.ABC):
         """(): the mean loss of an example, which is given, plus the penalty.
 
         Raises:
-            ValueError: the loss is not finite.
+            ValueError: the loss is not finite, or not one number.
             TypeError: it is no tensor.
             RuntimeError: the method is finished.
         """
