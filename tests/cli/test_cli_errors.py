@@ -88,10 +88,17 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         (["finetune", "{net}:network", "--weights", "{dense}", "--train", "x", "--out", "{out}"], "is no file that tenfold wrote"),
         (["finetune", "{net}:network", "--weights", "{dense}", "--train", "x", "--out", "{out}", "--calibration", "x"], "--calibration"),
         (["report", "{net}:network", "--compressed", "{dense}", "--out", "{out}"], "is no file that tenfold wrote"),
-        (["export", "{net}:network", "--weights", "{dense}", "--to", "onnx", "--out", "{out}"], "an example is needed: give --input-shape"),
+        (
+            ["export", "{net}:network", "--weights", "{dense}", "--to", "onnx", "--out", "{out}.onnx"],
+            "an example is needed: give --input-shape",
+        ),
         (
             ["export", "{net}:network", "--weights", "{dense}", "--to", "dense", "--out", "{out}.pt"],
             "is to be a safetensors file; a name that ends in .safetensors is needed",
+        ),
+        (
+            ["export", "{net}:network", "--weights", "{dense}", "--to", "torch", "--out", "{out}.safetensors"],
+            "is to be a pt2 file; a name that ends in .pt2 is needed",
         ),
         (["export", "{net}:network", "--weights", "{dense}", "--to", "jpeg", "--out", "{out}"], "jpeg"),
         (

@@ -15,6 +15,7 @@ from tenfold.sizes import n_bytes
 from tenfold.sources import read_model
 
 To: TypeAlias = Literal["dense", "torch", "onnx"]
+ENDINGS: dict[To, str] = {"dense": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}
 
 
 def export(
@@ -23,7 +24,10 @@ def export(
     *,
     weights: Annotated[Path, Parameter(help="The compressed model, a file of tenfold.", group=MODEL)],
     to: Annotated[
-        To, Parameter(help="dense: a state_dict of the original class (.safetensors); torch: a torch.export program (.pt2); onnx: ONNX.")
+        To,
+        Parameter(
+            help="dense: a state_dict of the original class (.safetensors); torch: a torch.export program (.pt2); onnx: ONNX (.onnx)."
+        ),
     ],
     out: Annotated[Path, Parameter(help="The file to write.")],
     data: Data = Data(),
@@ -41,8 +45,7 @@ def export(
     """
     common.apply()
     with writable_file(out):
-        if to == "dense":
-            check_ending(out)
+        check_ending(out, ENDINGS[to])
         small = read_model(model, weights, seed=common.seed)
         check_space(out.parent, n_bytes(small))
         inputs = data.inputs(small)

@@ -48,12 +48,12 @@ def writable_file(file: Path) -> Iterator[None]:
         yield
 
 
-def check_ending(file: Path) -> None:
-    """Raises ValueError where a safetensors file would have another ending: readers, also this program, tell files apart by it."""
-    if file.suffix != ".safetensors":
+def check_ending(file: Path, ending: str = ".safetensors") -> None:
+    """Raises ValueError where a file would have another ending: readers, also this program, tell files apart by it."""
+    if file.suffix != ending:
         raise ValueError(
-            f"--out {file} is to be a safetensors file; a name that ends in .safetensors is needed, by which it can be read again: "
-            f"give --out {file.with_suffix('.safetensors')}"
+            f"--out {file} is to be a {ending[1:]} file; a name that ends in {ending} is needed, by which it can be read again: "
+            f"give --out {file.with_suffix(ending)}"
         )
 
 
