@@ -65,6 +65,7 @@ def test_damaged_lines_are_refused(tmp_path: Path) -> None:
 
     for target in ("inf", "nan", "0.5", "2"):
         refused(f"1 {line}\n{target} {line}\n", rf"line 2 of .* has the target {target}; 0 or -1 and 1 are needed: check the file")
+    refused(f"1 {line.replace('957', '9_57')}\n", "line 1 of .*; 'target feature:1 feature:1 ..' is needed: check the file")
     refused("\n", "has no rows; at least one is needed: check the path")
     refused(
         f"1 {line}\n1 {line.replace(' 957:', ' 20:')}\n",

@@ -66,6 +66,9 @@ def test_refusals(tmp_path: Path) -> None:
     (tmp_path / "bad.data").write_text("1\t2\t3\t4\n1,2,3\n")
     with pytest.raises(ValueError, match=r"line 2 of .*bad.data is '1,2,3'; 'user item rating time' is needed: check that it is u.data"):
         read_ratings(tmp_path / "bad.data")
+    (tmp_path / "score.data").write_text("1\t1_0\t3\t4\n")
+    with pytest.raises(ValueError, match=r"line 1 of .*score.data is .*; 'user item rating time' is needed: check that it is u.data"):
+        read_ratings(tmp_path / "score.data")
     (tmp_path / "zero.data").write_text("0\t2\t3\t4\n")
     with pytest.raises(ValueError, match="has a user or an item numbered 0; MovieLens starts from 1: check the file"):
         read_ratings(tmp_path / "zero.data")

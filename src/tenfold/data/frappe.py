@@ -61,6 +61,8 @@ def _from_lines(place: Path) -> tuple[np.ndarray, np.ndarray]:
             continue
         target, *features = line.split()
         try:
+            if "_" in line:  # int and float take 1_0 for 10
+                raise ValueError
             targets.append(float(target))
             ids.append([int(one.partition(":")[0]) for one in features])
         except ValueError:

@@ -119,6 +119,8 @@ def _from_lines(place: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for number, line in _lines(place):
         parts = line.replace("::", "\t").split()
         try:
+            if "_" in line:  # int and float take 1_0 for 10
+                raise ValueError
             rows.append((int(parts[0]), int(parts[1]), float(parts[2])))
         except (ValueError, IndexError):
             raise ValueError(
