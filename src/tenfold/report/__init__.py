@@ -117,9 +117,10 @@ def _layers(
 ) -> tuple[tuple[LayerRow, ...], tuple[Spectrum, ...]]:
     """The row of every layer, and the spectra of those that were compressed."""
     rows, spectra = [], []
+    planned = None if plan is None else {one.name: one for one in plan.layers}
     for number, pair in enumerate(pairs):
         progress("comparing weights", number, len(pairs))
-        rows.append(row_of(pair, plan, costs))
+        rows.append(row_of(pair, planned, costs))
         if (spectrum := spectrum_of(pair)) is not None:
             spectra.append(spectrum)
     progress("comparing weights", len(pairs), len(pairs))

@@ -1,7 +1,7 @@
 """What became of every layer: the dense weight beside the compressed one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from tenfold.fold import Fold
 from tenfold.formats import format_text
 from tenfold.layers.base import FactorizedLayer
-from tenfold.plan import LayerPlan, Plan
+from tenfold.plan import LayerPlan
 from tenfold.report.costs import Costs
 from tenfold.report.pairs import Pair, weights_of
 from tenfold.timing import LayerRun, Race
@@ -78,9 +78,9 @@ def weight_error(pair: Pair) -> float | None:
     return distance / norm
 
 
-def row_of(pair: Pair, plan: Plan | None, costs: Costs | None) -> LayerRow:
-    """The row of one layer; FLOP as counted on the inputs, or where there are none the plan's."""
-    planned = next((one for one in plan.layers if one.name == pair.name), None) if plan else None
+def row_of(pair: Pair, plan: Mapping[str, LayerPlan] | None, costs: Costs | None) -> LayerRow:
+    """The row of one layer, of the layers of a plan by name; FLOP as counted on the inputs, or where there are none the plan's."""
+    planned = None if plan is None else plan.get(pair.name)
     run = costs.layers.get(pair.name) if costs else None
     flops = (run.flops_before, run.flops_after) if run else (None, None)
     if costs is None and planned is not None:
