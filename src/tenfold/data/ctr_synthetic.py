@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tenfold.data.criteo import N_NUMBERS, log_numbers
-from tenfold.data.ctr import ClickLayout, Rows
+from tenfold.data.ctr import Rows
 from tenfold.files import replacing
 
 BLOCK = 8192  # rows that are drawn together
@@ -194,29 +194,6 @@ class SyntheticClicks:
                 "rows: make them as before"
             )
         self._next, self._is_resumed = place, True
-
-
-@dataclass(frozen=True)
-class HexIds:
-    """Ids that a value itself says, as a hexadecimal number: those of files that `write_clicks` wrote. A missing value is id 0."""
-
-    sizes: tuple[int, ...]
-
-    def check(self, layout: ClickLayout) -> None:
-        if len(self.sizes) != len(layout.tables):
-            raise ValueError(
-                f"{len(self.sizes)} sizes are given for the {len(layout.tables)} tables of {layout.name}; each needs one: give as many"
-            )
-
-    def encode(self, keys: np.ndarray) -> np.ndarray:
-        """Ids from keys (n, tables); a value of another kind gives an id out of its table, which the lookup refuses."""
-        ids, is_hex = np.zeros(keys.shape, np.int64), np.ones(keys.shape, bool)
-        for place in range(8):
-            byte = (keys >> np.uint64(8 * place)).astype(np.int64) & 0xFF
-            is_number, is_letter = (byte >= 48) & (byte <= 57), (byte >= 97) & (byte <= 102)
-            is_hex &= is_number | is_letter | (byte == 0)
-            ids = np.where(byte == 0, ids, ids * 16 + np.where(is_letter, byte - 87, byte - 48))
-        return np.where(is_hex, ids, 1 << 60)
 
 
 def write_clicks(planted: PlantedClicks, path: str | os.PathLike[str], rows: tuple[int, int]) -> None:
