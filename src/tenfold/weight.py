@@ -180,34 +180,25 @@ class FactorizedWeight(nn.Module):
 
     # -- ranks ------------------------------------------------------------------------------------------------------
 
-    def slice_sizes(self, rank: str) -> Tensor:
-        """(size of the rank,): for each slice the product of the norms of what its carriers hold there; at 0 it adds nothing."""
-        sizes = [self.factors[k].detach().movedim(axis, 0).flatten(1).norm(dim=1) for k, axis in self._carriers(rank)]
-        return torch.stack(sizes).prod(0)
-
     def truncated(self, rank: str, keep: Sequence[int]) -> "FactorizedWeight":
-        """A new weight with the slices `keep` of a rank; `dense()` is the same where all others have size 0.
+        """A new weight with the slices `keep` of a rank; `dense()` is the same where all others are zero.
 
         Raises:
             ValueError: there is no such rank or slice, or nothing is kept.
         """
-        factors = [factor.detach() for factor in self.factors]
-        size, carriers = self.network.sizes.get(rank, 0), self._carriers(rank)
+        if rank not in self.network.ranks:
+            raise ValueError(
+                f"{rank!r} is no rank of {self.network.statement!r}; its ranks are {list(self.network.ranks)}: name one of them"
+            )
+        factors, size = [factor.detach() for factor in self.factors], self.network.sizes[rank]
         if not keep or not set(keep) <= set(range(size)) or len(set(keep)) < len(keep):
             raise ValueError(f"the slices {list(keep)} are to be kept of rank {rank!r}, which has {size}; give different ones below that")
-        for k, axis in carriers:
+        for k, axis in self.network.carriers(rank):
             factors[k] = factors[k].index_select(axis, torch.tensor(keep, device=factors[k].device))
         smaller = FactorizedWeight(self.network.resized({rank: len(keep)}), self.fold, factors).train(self.training)
         for mine, other in zip(smaller.factors, self.factors, strict=True):
             mine.requires_grad_(other.requires_grad)
         return smaller
-
-    def _carriers(self, rank: str) -> tuple[tuple[int, int], ...]:
-        if rank not in self.network.ranks:
-            raise ValueError(
-                f"{rank!r} is no rank of {self.network.statement!r}; its ranks are {list(self.network.ranks)}: name one of them"
-            )
-        return self.network.carriers(rank)
 
     # -- plans, made once from sizes --------------------------------------------------------------------------------
     # Dynamo calls these while tracing and bakes their results in: no search is ever part of a graph.
