@@ -169,14 +169,15 @@ def test_the_last_bond_of_three_cores_is_governed_from_both_sides() -> None:
     """As published: D_1 = m_1 n_1 and D_2 = R_1 m_2 n_2 + m_3 n_3. The released class gives the extra part to the first bond."""
     network = TTM(rank=(4, 5)).network(make_fold([("o", 24), ("i", 60)], 3, out_modes=(2, 3, 4), in_modes=(3, 4, 5)))
     means = [torch.randn(shape, dtype=torch.float64) for shape in network.shapes]
-    published = RankVariances(network, Prior(is_symmetric=False))
+    published = RankVariances(network, Prior(LogUniform(), is_symmetric=False))
     assert published.counts() == {"r1": 6, "r2": 4 * 12 + 20}
-    energies = published.energies(means)
-    assert_close(energies["r1"], means[0].square().sum((0, 1)))
-    assert_close(energies["r2"], means[1].square().sum((0, 1, 2)) + means[2].square().sum((1, 2)))
-    symmetric = RankVariances(network, Prior())
+    published.update(means)
+    assert_close(published.values["r1"], means[0].square().sum((0, 1)) / (6 + 1))
+    assert_close(published.values["r2"], (means[1].square().sum((0, 1, 2)) + means[2].square().sum((1, 2))) / (4 * 12 + 20 + 1))
+    symmetric = RankVariances(network, Prior(LogUniform()))
     assert symmetric.counts() == {"r1": 6 + 12 * 5, "r2": 4 * 12 + 20}
-    assert_close(symmetric.energies(means)["r1"], means[0].square().sum((0, 1)) + means[1].square().sum((1, 2, 3)))
+    symmetric.update(means)
+    assert_close(symmetric.values["r1"], (means[0].square().sum((0, 1)) + means[1].square().sum((1, 2, 3))) / (6 + 12 * 5 + 1))
 
 
 def test_live_ranks_alone_are_counted() -> None:

@@ -48,11 +48,6 @@ class RankVariances:
             new = (1 - damping) * old + damping * best
             self.values[rank] = torch.maximum(new, _floor(new))
 
-    def energies(self, means: Sequence[Tensor]) -> dict[str, Tensor]:
-        """M of every rank: sums of squared entries of each slice, divided by the variances of the other ranks that govern them."""
-        squares = self._squares(means, None)
-        return {rank: self._energy(rank, squares) for rank in self.values}
-
     def counts(self) -> dict[str, int]:
         """D of every rank: the number of entries in each slice, with live slices of the other ranks alone."""
         return {rank: int(self._count(rank)) for rank in self.values}
@@ -124,6 +119,7 @@ class RankVariances:
         return found
 
     def _energy(self, rank: str, squares: Sequence[Tensor]) -> Tensor:
+        """M of a rank: sums of squared entries of each slice, divided by the variances of the other ranks that govern them."""
         total = torch.zeros_like(self.values[rank])
         for number, axis in self._governed(rank):
             ranks = [i for i in self.network.factors[number] if i in self.network.ranks]
