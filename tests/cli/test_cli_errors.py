@@ -87,6 +87,7 @@ def test_every_command_has_help_with_an_example(capsys: pytest.CaptureFixture[st
         (["compress", "{net}:network", "--out", "{out}", "--format", "svd:rank=2", "--data", "{net}:labels_beyond_the_classes"], "label"),
         (["finetune", "{net}:network", "--weights", "{dense}", "--train", "x", "--out", "{out}"], "is no file that tenfold wrote"),
         (["finetune", "{net}:network", "--weights", "{dense}", "--train", "x", "--out", "{out}", "--calibration", "x"], "--calibration"),
+        (["inspect", "{net}:network", "--normalize", "imagenet"], "--normalize imagenet came without --data; it changes images of data"),
         (["report", "{net}:network", "--compressed", "{dense}", "--out", "{out}"], "is no file that tenfold wrote"),
         (
             ["export", "{net}:network", "--weights", "{dense}", "--to", "onnx", "--out", "{out}.onnx"],

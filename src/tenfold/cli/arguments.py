@@ -99,6 +99,11 @@ class Data:
         sizes = parse_shape(self.input_shape)[0][1:] if self.input_shape else ()
         return _read(text, self.normalize, sizes if len(sizes) == 2 else None)
 
+    def check_normalize(self) -> None:
+        """Raises ValueError where --normalize has no data to change; of commands that read --data alone."""
+        if self.normalize is not None and self.data is None:
+            raise ValueError(f"--normalize {self.normalize} came without --data; it changes images of data: add --data, or leave it out")
+
     def test(self, model: nn.Module) -> Any:
         """The data of --data, None where it is not given.
 

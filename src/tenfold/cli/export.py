@@ -44,6 +44,7 @@ def export(
           --to onnx --input-shape 3,32,32 --out small.onnx
     """
     common.apply()
+    data.check_normalize()
     with writable_file(out):
         check_ending(out, ENDINGS[to])
         small = read_model(model, weights, seed=common.seed)

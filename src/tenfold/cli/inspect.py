@@ -39,6 +39,7 @@ def inspect(
         tenfold inspect networks.py:resnet20 --input-shape 3,32,32
     """
     common.apply()
+    data.check_normalize()
     network = weights.load(model, common.seed)
     inputs = data.inputs(network)
     view = opened_view(network)
