@@ -219,7 +219,8 @@ def _lookups(draw: Draw, kind: type[FactorizedLayer], dense: Any) -> tuple[Any, 
         ids, offsets = _ids(dense, (3, 4), dtype), None
     else:
         starts = [0, *sorted(draw(st.lists(st.integers(0, 6), min_size=1, max_size=4)))]  # equal starts are empty bags
-        ids, offsets = _ids(dense, (6,), dtype), torch.tensor(starts, dtype=dtype)
+        last = [6] if dense.include_last_offset else []  # torch's own gradients are wrong where ids come after the last offset
+        ids, offsets = _ids(dense, (6,), dtype), torch.tensor([*starts, *last], dtype=dtype)
     return (ids, offsets, torch.randn(ids.shape, dtype=torch.float64)) if weights else (ids, offsets)
 
 

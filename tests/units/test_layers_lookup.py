@@ -172,6 +172,20 @@ def bag_layers(mode: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("n_ids", [40, 400])
+def test_ids_after_the_last_offset_are_in_no_bag(mode: str, n_ids: int) -> None:
+    """torch adds their gradients beyond its memory, which gave wrong gradients, or ended the process."""
+    layer = bag_layers(mode)[1]
+    ids, offsets, given = torch.arange(n_ids) % 29, torch.tensor([0, 3, 3, 8]), list(layer.parameters())
+    found = layer(ids, offsets)
+    wanted = layer(ids[:8], offsets)
+    assert_close(found, wanted)
+    flow = torch.randn_like(found)
+    for mine, other in zip(torch.autograd.grad(found, given, flow), torch.autograd.grad(wanted, given, flow), strict=True):
+        assert_close(mine, other)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_bags_of_no_ids_are_zero(mode: str) -> None:
     """torch takes them with offsets only."""
     for layer in bag_layers(mode):

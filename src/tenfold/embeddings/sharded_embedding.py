@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tenfold.fold import Axis, Fold
 from tenfold.layers.embedding import Embedding, EmbeddingLayer, check_ids
-from tenfold.layers.embedding_bag import EmbeddingBag, bags_of_table, check_bags, check_no_bags
+from tenfold.layers.embedding_bag import EmbeddingBag, bags_of_table, before_last, check_bags, check_no_bags
 from tenfold.weight import FactorizedWeight
 
 
@@ -67,6 +67,8 @@ class ShardedEmbedding(nn.Module):
             check_no_bags("ShardedEmbedding", offsets, per_sample_weights)
         else:
             check_bags(input, offsets, per_sample_weights, mode=self.mode, dtype=dtype, **options)
+        if self.include_last_offset:
+            input, per_sample_weights = before_last(input, offsets, per_sample_weights)
         different, places = torch.unique(input.to(torch.int64), return_inverse=True)
         rows = self._fetch(different)
         if self.padding_idx is not None:

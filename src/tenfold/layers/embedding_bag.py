@@ -75,6 +75,8 @@ class EmbeddingBag(EmbeddingLayer):
         """(bags, embedding_dim) from ids (bags, length), or from ids (n) and the offsets (bags) at which bags start."""
         check_ids(input, self.num_embeddings, RuntimeError)
         self.check_bags(input, offsets, per_sample_weights)
+        if self.include_last_offset:
+            input, per_sample_weights = before_last(input, offsets, per_sample_weights)
         if contract.is_reusing(self.factorized.network, input, self.factorized.factors[0]):
             return self._reused(input, offsets, per_sample_weights)
         rows = self.factorized.rows(input.reshape(-1))
@@ -173,6 +175,13 @@ def bags_of_table(input: Tensor, table: Tensor, offsets: Tensor | None, *, inclu
         input, offsets = input.reshape(-1), input.new_zeros(len(input) + include_last_offset)
         options["per_sample_weights"] = None
     return F.embedding_bag(input, table, offsets, include_last_offset=include_last_offset, **options)
+
+
+def before_last(input: Tensor, offsets: Tensor | None, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The ids before the last offset, and their weights: torch would add the gradients of later ones beyond its memory."""
+    if offsets is None or not has_values(offsets) or (last := int(offsets[-1])) == len(input):
+        return input, weights
+    return input[:last], None if weights is None else weights[:last]
 
 
 def check_bags(
