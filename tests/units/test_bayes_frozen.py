@@ -84,3 +84,17 @@ def test_group_lasso_leaves_a_frozen_factor_and_shrinks_the_other() -> None:
     method.watch(torch.optim.SGD(layer.parameters(), lr=0.1))
     method.step()
     assert torch.equal(first, before) and not second.any() and not method.marks("model")["r"].any()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_dlrt_refuses_a_frozen_factor(number: int) -> None:
+    """It trained nothing where the first one was frozen, and the second one all the same."""
+    model = network()
+    model[1].factorized.factors[number].requires_grad_(False)  # pyright: ignore
+    text = (
+        f"DLRT got layer '1' whose factor {number} is frozen; it trains both factors together, and makes both anew in every step: call "
+        r"requires_grad_\(True\) on it, leave the layer out, or use another method"
+    )
+    with pytest.raises(ValueError, match=text):
+        DLRT(model, rate=0.1)
+    assert list(DLRT(model, "0", rate=0.1).run.weights) == ["0"]

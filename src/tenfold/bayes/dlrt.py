@@ -19,7 +19,6 @@ from tenfold.bayes.method import RankMethod
 from tenfold.bayes.reduction import Reduction
 from tenfold.bayes.run import Run, Spectra, averaged
 from tenfold.bayes.surgery import factor_parameter, replaced, set_network
-from tenfold.network import Network
 from tenfold.weight import FactorizedWeight
 
 
@@ -36,7 +35,7 @@ class DLRT(RankMethod):
         max_rank: ranks stay at or below it; left out, at the smaller side of the matrix.
 
     Raises:
-        ValueError: as for `attach`, or a layer has other than two factors and one rank.
+        ValueError: as for `attach`, or a layer has other than two factors and one rank, or a frozen factor.
         TypeError: a setting is no number.
     """
 
@@ -62,7 +61,7 @@ class DLRT(RankMethod):
         self.model, self.rate, self.tolerance, self.max_rank = model, rate, tolerance, None if max_rank is None else int(max_rank)
         self.run = Run(model, layers)
         for name, weight in self.run.weights.items():
-            _check_matrix(name, weight.network)
+            _check_matrix(name, weight)
         self.run.hold()
         self.values: dict[str, Tensor] = {}
         for name, weight in self.run.weights.items():
@@ -187,12 +186,18 @@ class DLRT(RankMethod):
         self.values = {name: value.clone() for name, value in state["values"].items()}
 
 
-def _check_matrix(name: str, network: Network) -> None:
+def _check_matrix(name: str, weight: FactorizedWeight) -> None:
+    network = weight.network
     shared = [mode for mode in network.modes if len(network.carriers(mode)) > 1]
     if len(network.factors) != 2 or len(network.ranks) != 1 or shared:
         raise ValueError(
             f"DLRT got layer {name!r} with {network.statement!r}; it needs two factors that share one rank and no mode: use "
             "SVD there, or name the layers that are meant"
+        )
+    if frozen := [number for number in (0, 1) if not factor_parameter(weight, number).requires_grad]:
+        raise ValueError(
+            f"DLRT got layer {name!r} whose factor {frozen[0]} is frozen; it trains both factors together, and makes both anew in every "
+            "step: call requires_grad_(True) on it, leave the layer out, or use another method"
         )
 
 
