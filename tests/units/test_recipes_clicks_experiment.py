@@ -40,3 +40,18 @@ def test_no_run_builds_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(FactorizedWeight, "dense", refused)
     result = tenfold.recipes.train("dlrm", data=path, format="ttm:rank=2", seeds=1, batch_size=4, hidden=4)
     assert "found ranks from scratch" in [cells[0] for cells in result.cells()]
+
+
+@pytest.mark.filterwarnings("ignore::tenfold.bayes.RanksWarning")
+def test_finished_runs_of_other_data_of_the_same_size_are_not_taken_over(tmp_path: Path) -> None:
+    """A label in the middle is another one; name, size and vocabulary of the file are as before."""
+    path, trained = tmp_path / "clicks.tsv", set[str]()
+    write_clicks(PlantedClicks((60,) * 26, {}), path, (0, 100))
+    options = {"data": path, "format": "ttm:rank=2", "seeds": 1, "batch_size": 4, "hidden": 4, "out": tmp_path / "out"}
+    tenfold.recipes.train("dlrm", **options)
+    tenfold.recipes.train("dlrm", **options, progress=_never)
+    lines = path.read_bytes().split(b"\n")
+    lines[50] = (b"0" if lines[50].startswith(b"1") else b"1") + lines[50][1:]
+    path.write_bytes(b"\n".join(lines))
+    tenfold.recipes.train("dlrm", **options, progress=lambda label, done, total: trained.add(label))
+    assert len(trained) == 7

@@ -22,6 +22,7 @@ from tenfold.formats import parse_format
 from tenfold.mode_sizes import balanced_modes
 from tenfold.recipes.clicks.metrics import ClickScores, click_scores
 from tenfold.recipes.clicks.model import BOTTOM, DIM, DLRM, TOP, TableSpec, largest, with_tables
+from tenfold.recipes.clicks.rows import counted
 from tenfold.recipes.clicks.sizes import DlrmSizes, dlrm_sizes
 from tenfold.recipes.clicks.training import ClickTraining, predict_scores, train_clicks
 from tenfold.recipes.finished_runs import kept_place, read_kept, write_kept
@@ -90,7 +91,7 @@ class _Runs:
                 f"the format {experiment.format!r} has modes of the rows, but {N_FACTORIZED} tables of different sizes are factorised; "
                 "modes are chosen for each: leave in= out"
             )
-        self.n_rows = _count(experiment.files)
+        self.n_rows, self.digest = counted(experiment.files)
         if self.n_rows < 2:
             raise ValueError(
                 f"{experiment.files.name} has {self.n_rows} good row; at least 2 are needed, the last one for the test: give more rows"
@@ -256,6 +257,7 @@ class _Runs:
         """The settings that are not those of the training."""
         return {
             "data": self.experiment.files.name,
+            "digest": self.digest,
             "rows": [self.cut, self.n_rows],
             "ids": f"values seen at least {self.min_count} times in the training rows, others share one id",
             "format": self.experiment.format,
@@ -269,10 +271,6 @@ class _Runs:
     def training(self, seed: int) -> dict[str, Any]:
         """The training's settings with a seed."""
         return {**dataclasses.asdict(self.experiment.training), "seed": seed}
-
-
-def _count(files: ClickFiles) -> int:
-    return max(end.rows for _, _, end in files.blocks())
 
 
 def _spread(scores: Sequence[ClickScores], get: Callable[[ClickScores], float], digits: int) -> str:
