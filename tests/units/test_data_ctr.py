@@ -190,6 +190,8 @@ def test_damaged_empty_and_missing_files_are_errors(tmp_path: Path) -> None:
         ValueError, match=r"the file .*none\.csv does not exist; a file of criteo rows, plain or \.gz, is needed: check the path"
     ):
         read_criteo(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match=r" is a folder; a file of criteo rows, .* is needed: check the path, or list a folder's files"):
+        read_criteo(tmp_path)
     with pytest.raises(ValueError, match=r"no file was given; at least one file of criteo rows is needed"):
         read_criteo([])
     with pytest.raises(ValueError, match=r"most_bad=1\.5; it is the part of the rows that may be bad, from 0 and below 1"):

@@ -65,7 +65,8 @@ class ClickFiles:
         if not 0 <= most_bad < 1:
             raise ValueError(f"most_bad={most_bad}; it is the part of the rows that may be bad, from 0 and below 1: give one like 0.001")
         if missing := [str(one) for one in self.paths if not one.is_file()]:
-            raise ValueError(f"the file {missing[0]} does not exist; a file of {layout.name} rows, plain or .gz, is needed: check the path")
+            what = f"{missing[0]} is a folder" if Path(missing[0]).is_dir() else f"the file {missing[0]} does not exist"
+            raise ValueError(f"{what}; a file of {layout.name} rows, plain or .gz, is needed: check the path, or list a folder's files")
         if not self.paths:
             raise ValueError(f"no file was given; at least one file of {layout.name} rows is needed: give its path")
 
