@@ -71,6 +71,10 @@ def test_damaged_lines_are_refused(tmp_path: Path) -> None:
         f"1 {line}\n1 {line.replace(' 957:', ' 20:')}\n",
         "row 2 of .* has the feature 20 in the field 'item'; its features are numbered from 957 to 5038: check that it is this data set",
     )
+    refused(
+        f"1 {line}\n1 {line.replace(' 957:', ' 99999999999999999999:')}\n",
+        "has the feature 99999999999999999999; whole numbers of 64 bits are needed: number them anew, in order",
+    )
     whole = gzip.compress(f"1 {line}\n".encode())
     for packed in (whole, whole[: len(whole) // 2]):
         place.write_bytes(packed)

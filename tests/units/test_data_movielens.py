@@ -122,3 +122,29 @@ def test_fractions_and_words_are_refused(tmp_path: Path) -> None:
     (tmp_path / "gap.data").write_text("1\t2\t3\t4\n\n1,2,3\n")
     with pytest.raises(ValueError, match="line 3 of .*gap.data is '1,2,3'"):
         read_ratings(tmp_path / "gap.data")
+
+
+def test_numbers_that_64_bits_do_not_hold_are_refused(tmp_path: Path) -> None:
+    """They became others: the largest negative number, or the next even one where two users then were one."""
+    large, end = 99999999999999999999, "; whole numbers of 64 bits are needed: number them anew, in order"
+    for text, read, name in (
+        (f"1\t2\t3\t4\n{large}\t2\t3\t4\n", read_ratings, "user or item"),
+        (f"(0,5)\t1\n(2,{large})\t3\n", read_candidates, "user or item"),
+    ):
+        (tmp_path / "large").write_text(text)
+        with pytest.raises(ValueError, match=f"large has the {name} {large}{end}"):
+            read(tmp_path / "large")
+    for users, value in ((USERS * 1e30, r"1e\+30"), (USERS.astype(np.uint64) << np.uint64(62), "9223372036854775808")):
+        np.savez(tmp_path / "large.npz", user=users, item=ITEMS, rating=RATINGS)
+        with pytest.raises(ValueError, match=f"has the user {value}{end}"):
+            read_ratings(tmp_path / "large.npz")
+    (tmp_path / "near.data").write_text(f"{2**53}\t1\t3\n{2**53 + 1}\t1\t3\n")
+    assert read_ratings(tmp_path / "near.data").ids[:, 0].tolist() == [2**53 - 1, 2**53]
+
+
+def test_candidates_without_rows_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "none.npz", user=np.zeros(0, np.int64), items=np.zeros((0, 3), np.int64))
+    with pytest.raises(
+        ValueError, match=r"users of shape \(0,\) and items of shape \(0, 3\); .* are needed: check it, and that there is a row"
+    ):
+        read_candidates(tmp_path / "none.npz")

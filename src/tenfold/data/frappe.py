@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tenfold.data.feature_rows import FeatureRows, FieldGroup
-from tenfold.data.npz import read_npz, whole_numbers
+from tenfold.data.npz import int64s, read_npz, whole_numbers
 
 FIELDS = ("user", "item", "daytime", "weekday", "isweekend", "homework", "cost", "weather", "country", "city")
 N_FEATURES = 5382
@@ -75,7 +75,7 @@ def _from_lines(place: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(
                 f"line {number} of {place} has {len(ids[-1])} features; {len(FIELDS)} are needed: check that it is this data set"
             )
-    return np.array(ids, dtype=np.int64).reshape(-1, len(FIELDS)), np.array(targets)
+    return int64s(place, "feature", ids).reshape(-1, len(FIELDS)), np.array(targets)
 
 
 def _check_groups(place: Path, ids: np.ndarray) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tenfold.data.feature_rows import FeatureRows, FieldGroup
-from tenfold.data.npz import read_npz, whole_numbers
+from tenfold.data.npz import int64s, read_npz, whole_numbers
 
 CANDIDATES = re.compile(r"\s*\(\d+,\s*\d+\)(\s+\d+)*\s*", re.ASCII)
 
@@ -82,11 +82,12 @@ def read_candidates(path: str | os.PathLike[str]) -> Candidates:
             raise ValueError(
                 f"the file {place} has rows of different lengths, or none; (user,item) and as many others each are needed: check it"
             )
-        users, items = np.array([row[0] for row in rows]), np.array([row[1:] for row in rows])
-    if users.ndim != 1 or items.ndim != 2 or len(users) != len(items) or items.shape[1] < 2:
+        numbers = int64s(place, "user or item", rows)
+        users, items = numbers[:, 0], numbers[:, 1:]
+    if users.ndim != 1 or items.ndim != 2 or len(users) != len(items) or items.shape[1] < 2 or not len(users):
         raise ValueError(
             f"the file {place} has users of shape {users.shape} and items of shape {items.shape}; (n) and (n, at least 2) are needed: "
-            "check it"
+            "check it, and that there is a row"
         )
     if min(users.min(), items.min()) < 0:
         raise ValueError(f"the file {place} has negative numbers; users and items are numbered from 0: check the file")
@@ -126,8 +127,8 @@ def _from_lines(place: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             raise ValueError(
                 f"line {number} of {place} is {line[:60]!r}; 'user item rating time' is needed: check that it is u.data or ratings.dat"
             ) from None
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    return table[:, 0].astype(np.int64), table[:, 1].astype(np.int64), table[:, 2]
+    ids = int64s(place, "user or item", [row[:2] for row in rows]).reshape(-1, 2)
+    return ids[:, 0], ids[:, 1], np.array([row[2] for row in rows])
 
 
 def _lines(place: Path) -> list[tuple[int, str]]:

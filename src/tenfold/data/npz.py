@@ -1,5 +1,6 @@
-"""Npz: the arrays of an .npz file, or a message that says what is wrong with it."""
+"""Npz: the arrays of an .npz file, or a message that says what is wrong with it; and whole numbers of files, as int64."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def whole_numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
     """The values of an array of whole numbers, in any type of number, as int64.
 
     Raises:
-        ValueError: there are fractions, or something else than numbers.
+        ValueError: there are fractions, numbers that 64 bits do not hold, or something else than numbers.
     """
     if values.dtype.kind == "f":
         is_wrong = ~(np.isfinite(values) & (values == np.rint(values)))
@@ -34,7 +35,25 @@ def whole_numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
         is_wrong = np.full(values.shape, values.dtype.kind not in "iu")
     if is_wrong.any():
         raise ValueError(f"the file {path} has the {name} {values[is_wrong][0]}; whole numbers are needed: check that it is this data set")
+    if (is_large := (values >= 2**63) | (values < -(2**63))).any():
+        raise _too_large(path, name, values[is_large][0])
     return values.astype(np.int64)
+
+
+def int64s(path: Path, name: str, rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Rows of whole numbers, all of one length, as int64.
+
+    Raises:
+        ValueError: 64 bits do not hold one of them.
+    """
+    try:
+        return np.array(rows, dtype=np.int64)
+    except OverflowError:
+        raise _too_large(path, name, max((one for row in rows for one in row), key=abs)) from None
+
+
+def _too_large(path: Path, name: str, value: float) -> ValueError:
+    return ValueError(f"the file {path} has the {name} {value}; whole numbers of 64 bits are needed: number them anew, in order")
 
 
 def ascends(offsets: np.ndarray, size: int) -> bool:
