@@ -98,3 +98,17 @@ def test_dlrt_refuses_a_frozen_factor(number: int) -> None:
     with pytest.raises(ValueError, match=text):
         DLRT(model, rate=0.1)
     assert list(DLRT(model, "0", rate=0.1).run.weights) == ["0"]
+
+
+def test_frozen_gates_have_no_noise_and_count_as_open() -> None:
+    """No optimiser can close them: noise would only drop slices at random, and the size would be told too low."""
+    model, x = network(), torch.randn(8, 12)
+    model[0].factorized.factors[0].requires_grad_(False)  # pyright: ignore
+    weight = model[0].weight.detach().clone()  # pyright: ignore
+    method = HardConcrete(model, target=0.3)
+    for _ in range(2):
+        method.step()
+        torch.testing.assert_close(model[0](x), x @ weight.T + model[0].bias)
+    assert method.factors["1"].scale("r", False).std() > 0  # the gates that are trained are random
+    trained = HardConcrete(network(), target=0.3)
+    assert float(method.expected_size().detach()) > float(trained.expected_size().detach())

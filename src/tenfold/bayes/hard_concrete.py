@@ -4,7 +4,7 @@ The expected number of values is exact: a product over the ranks of every factor
 penalty on the number of open gates does not hit a size.
 
 Source: Louizos, Welling, Kingma 2018, arXiv 1712.01312 (gates); Wang, Wohlwend, Lei 2020, arXiv 1910.04732 (the target, by an augmented
-Lagrangian).
+Lagrangian). Deviation: gates that are frozen, since their first factor is, stay as they are, without noise, and count as open.
 """
 
 import math
@@ -84,7 +84,8 @@ class HardConcrete(ScaledMethod):
         total = torch.zeros((), dtype=torch.float64)
         for name in self.run.live:
             container = self.factors[name]
-            counts = {rank: open_probability(container.scales[rank]).sum() for rank in container.network.ranks}
+            gates = {rank: gate for rank, gate in container.scales.items() if gate.requires_grad}
+            counts = {rank: open_probability(gate).sum() for rank, gate in gates.items()}
             for indices in container.network.factors:
                 size = torch.ones((), dtype=torch.float64)
                 for index in indices:
@@ -114,7 +115,8 @@ class HardConcrete(ScaledMethod):
         for name in self.run.live:
             for rank, size in self.factors[name].network.ranks.items():
                 uniform = torch.rand(size, generator=generator, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
-                self.factors[name].set_outside(rank, uniform.logit())
+                if self.factors[name].scales[rank].requires_grad:
+                    self.factors[name].set_outside(rank, uniform.logit())
 
     def _extra_state(self) -> dict[str, Any]:
         return {**super()._extra_state(), "multipliers": list(self.multipliers), "start_numel": self.start_numel}
