@@ -14,7 +14,7 @@ class LayerPlan:
 
     params are values of the weight; flops are for one sample, in eval, None where no example input was given. error is the predicted
     relative error of the layer's outputs or of its weight, as the plan's `metric` says, unless the layer's own says "weight": calibration
-    does not measure the outputs of lookups, of layers with very many inputs or with padded modes. Speed-ups are time of dense / time
+    does not measure the outputs of lookups, of layers whose inputs never vary or with padded modes. Speed-ups are time of dense / time
     of factorised, for the batch of the example: predicted by the machine model that chooses contractions, and measured where the plan
     was asked to.
     """

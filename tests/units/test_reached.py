@@ -115,3 +115,11 @@ def test_what_cannot_be_decomposed_keeps_the_error_that_it_names(monkeypatch: py
     monkeypatch.setattr(reached, "decompose_each", lambda jobs, **_: [(job, broken) for job in jobs])
     plan = tenfold.plan(Network(), TTM(rank=4), calibration=edges(32))
     assert all(row.error is not None and row.error > 0 for row in plan.layers if row.format is not None)
+
+
+def test_inputs_that_never_vary_leave_the_errors_of_weights():
+    model = nn.Sequential(*(layer for _ in range(3) for layer in (nn.Linear(32, 32), nn.ReLU())), nn.Linear(32, 8))
+    blind = tenfold.plan(model, budget=0.5, calibration=torch.randn(1, 32))
+    assert all(row.metric == "weight" for row in blind.layers if row.format is not None)
+    said = [[(row.name, row.format, row.error) for row in one.layers] for one in (blind, tenfold.plan(model, budget=0.5))]
+    assert said[0] == [(name, format, pytest.approx(error)) for name, format, error in said[1]]

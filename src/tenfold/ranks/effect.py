@@ -27,7 +27,7 @@ FAR_ERROR = 0.3  # of a second probe: what hardly matters while it is small may 
 POWERS = (0.7, 3.0)  # of the squared error beyond the first probe, at least and at most
 PROBE_SWEEPS = 40
 MOST_OFF = 1e3  # what is named and what is real: more than that is rounding
-LEAST = 1e-12  # squared relative errors below are those of rounding
+LEAST = 1e-12  # squared relative errors and divergences below are those of rounding
 PROBE_STEPS = 8  # of the exact fit: its gain differs between layers by a factor of several, and most of it comes early
 
 
@@ -99,8 +99,8 @@ def _effect(
 ) -> Effect:
     near, far = (min(offers, key=lambda one: abs(one.error - error)) for error in (PROBE_ERROR, FAR_ERROR))
     planned, real, loss = _probe(model, layer, near, metric, batch, reference, seed)
-    effect = Effect(loss / real, bounded(real / planned))
-    if far.error < 2 * near.error or loss <= 0:
+    effect = Effect(loss / real if loss > LEAST else 0.0, bounded(real / planned))
+    if far.error < 2 * near.error or loss <= LEAST:
         return effect
     _, real_far, loss_far = _probe(model, layer, far, metric, batch, reference, seed)
     if real_far <= real or loss_far <= 0:

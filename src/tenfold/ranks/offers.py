@@ -199,8 +199,8 @@ def _tried(
 
 
 def has_metric(one: Found, fold: Fold | None, moments: Mapping[str, Whitening]) -> bool:
-    """Whether errors of a layer are those of its outputs: its inputs were seen, and no mode of them is padded."""
-    return one.name in moments and fold is not None and fold.axis("i").padding == 0
+    """Whether errors of a layer are those of its outputs: its inputs were seen to vary, and no mode of them is padded."""
+    return one.name in moments and fold is not None and fold.axis("i").padding == 0 and moments[one.name].is_varied
 
 
 def _n_kernel(fold: Fold) -> int:

@@ -32,7 +32,8 @@ class DiagonalWhitening(Whitening):
 
     def error(self, weight: Tensor, other: Tensor) -> Tensor:
         """As for the whole moment, of (groups, out, in x kernel) matrices."""
-        power = [(matrix.square() * self.metric[:, None]).sum() for matrix in (weight - other, weight)]
+        metric = self.metric if self.is_varied else self.damped
+        power = [(matrix.square() * metric[:, None]).sum() for matrix in (weight - other, weight)]
         return power[0] / power[1].clamp_min(1e-300)
 
     def left_over(self, fold: Fold, roots: object) -> None:

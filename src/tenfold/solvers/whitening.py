@@ -14,6 +14,7 @@ Kronecker approximation with the refit kept 97 % of what the whole of S gains.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -56,6 +57,11 @@ class Whitening:
             return covariance + outer
         return torch.where(is_varied[..., None, None], covariance, torch.zeros_like(covariance))
 
+    @cached_property
+    def is_varied(self) -> bool:
+        """Whether S is not zero."""
+        return bool(self.metric.any())
+
     @property
     def damped(self) -> Tensor:
         """S with DAMPING of its mean eigenvalue added; S of zero (inputs that never vary) becomes the identity."""
@@ -66,8 +72,11 @@ class Whitening:
         return result.reshape(-1, *result.shape[-2:])
 
     def error(self, weight: Tensor, other: Tensor) -> Tensor:
-        """||(W - W~) S^(1/2)||^2 / ||W S^(1/2)||^2 for (groups, out, in x kernel) matrices, over all groups."""
-        delta, metric = weight - other, self.metric
+        """||(W - W~) S^(1/2)||^2 / ||W S^(1/2)||^2 for (groups, out, in x kernel) matrices, over all groups.
+
+        That of the weight where inputs never vary: any weight would do for them, but others will come.
+        """
+        delta, metric = weight - other, self.metric if self.is_varied else self.damped
         return ((delta @ metric) * delta).sum() / ((weight @ metric) * weight).sum().clamp_min(1e-300)
 
     def matrices(self, fold: Fold, tensor: Tensor) -> Tensor:
