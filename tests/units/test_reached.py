@@ -1,6 +1,7 @@
 """Errors of plans: those that compress reaches, and picks that follow them."""
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 import tenfold
 from tenfold import Budget
 from tenfold.decompose import group_tensors
-from tenfold.formats import CP, TTM, Tucker
+from tenfold.formats import CP, SVD, TTM, Tucker
 from tenfold.plan import offers_for
 from tenfold.progress import silent
-from tenfold.ranks import reached
+from tenfold.ranks import latency, reached
 from tenfold.ranks.latency import timed_plan
 from tenfold.ranks.offers import Offers
 
@@ -123,3 +124,32 @@ def test_inputs_that_never_vary_leave_the_errors_of_weights():
     assert all(row.metric == "weight" for row in blind.layers if row.format is not None)
     said = [[(row.name, row.format, row.error) for row in one.layers] for one in (blind, tenfold.plan(model, budget=0.5))]
     assert said[0] == [(name, format, pytest.approx(error)) for name, format, error in said[1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_exact_fit_tells_nothing_of_smaller_ranks(dtype: torch.dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Tanh(), nn.Linear(64, 8))
+    with torch.no_grad():
+        model.get_parameter("0.weight").copy_(torch.randn(64, 6) @ torch.randn(6, 64) / 20)  # as of a model that was compressed before
+    offers = offers_for(model.to(dtype), {"0": SVD()}, goal=Budget(params=0.5), calibration=torch.randn(500, 64).to(dtype))
+    exact, small = (next(one for one in offers.candidates["0"] if one.format == SVD(rank=rank)) for rank in (6, 4))
+    guessed = reached.with_reached(offers, {"0": exact}, silent).loss({"0": small})
+    assert guessed == pytest.approx(reached.with_reached(offers, {"0": small}, silent).loss({"0": small}), rel=0.05)
+
+
+def test_a_plan_that_is_fast_needs_no_other_however_slow_the_estimates_are(monkeypatch: pytest.MonkeyPatch):
+    x, goal = edges(32), Budget(flops=0.3)
+    offers = offers_for(Network(), goal=goal, calibration=x, inputs=x[:4])
+    offers = replace(offers, effects=[replace(offers.effects[0], scale=1e-3), *offers.effects[1:]])  # the first layer looks harmless
+    _, free = reached.settled(offers, lambda one: (one, one.pick(goal)), silent)
+    assert free != offers.pick(goal)
+
+    def speeds(_: Any, picked: Any, __: Any) -> Any:
+        return {(name, one): 1.5 if free.get(name) == one else 0.5 for name, one in picked.items()}
+
+    monkeypatch.setattr(latency, "measured_speedups", speeds)
+    _, plan = latency.timed_plan(offers, goal, "measured", x[:4], silent)
+    rows = [row for row in plan.layers if row.format is not None]
+    assert {row.name: row.format for row in rows} == {name: one.format for name, one in free.items()}
+    assert {row.measured_speedup for row in rows} == {1.5}

@@ -26,7 +26,6 @@ PROBE_ERROR = 0.05  # squared relative error of the probe: large enough to be se
 FAR_ERROR = 0.3  # of a second probe: what hardly matters while it is small may cost far more than in proportion when it is not
 POWERS = (0.7, 3.0)  # of the squared error beyond the first probe, at least and at most
 PROBE_SWEEPS = 40
-MOST_OFF = 1e3  # what is named and what is real: more than that is rounding
 LEAST = 1e-12  # squared relative errors and divergences below are those of rounding
 PROBE_STEPS = 8  # of the exact fit: its gain differs between layers by a factor of several, and most of it comes early
 
@@ -54,11 +53,6 @@ class Effect:
         if error <= self.knee:
             return self.loss * error
         return self.loss * self.knee * (error / self.knee) ** self.power
-
-
-def bounded(ratio: float) -> float:
-    """How many times larger a real squared error is than the named one, within what can be."""
-    return min(max(ratio, 1 / MOST_OFF), MOST_OFF)
 
 
 def effects(
@@ -99,7 +93,7 @@ def _effect(
 ) -> Effect:
     near, far = (min(offers, key=lambda one: abs(one.error - error)) for error in (PROBE_ERROR, FAR_ERROR))
     planned, real, loss = _probe(model, layer, near, metric, batch, reference, seed)
-    effect = Effect(loss / real if loss > LEAST else 0.0, bounded(real / planned))
+    effect = Effect(loss / real if loss > LEAST else 0.0, min(max(real / planned, 1e-3), 1e3))
     if far.error < 2 * near.error or loss <= LEAST:
         return effect
     _, real_far, loss_far = _probe(model, layer, far, metric, batch, reference, seed)

@@ -45,7 +45,11 @@ def timed_plan(offers: Offers, goal: Budget | None, latency: Latency, inputs: An
     offers, free = settled(offers, lambda one: (one, one.pick(goal)), progress)
     if latency == "ignored" or (latency == "auto" and not (goal is not None and goal.counts_flops)):
         return offers, offers.plan_of(free, goal)
-    offers = _measured(_timed(offers, free, inputs), goal, inputs, progress)
+    progress("timing layers", 0, ROUNDS)
+    offers = _timed(offers, free, inputs)
+    if not (slow := _slow(offers, free)):
+        progress("timing layers", ROUNDS, ROUNDS)
+        return offers, offers.plan_of(free, goal)
 
     def pick(one: Offers) -> tuple[Offers, Picks]:
         one = _measured(one, goal, inputs, progress)
@@ -64,7 +68,6 @@ def timed_plan(offers: Offers, goal: Budget | None, latency: Latency, inputs: An
         problem = (
             f"{goal} with layers that all run as fast as dense here has a loss of {loss:.2g} in place of {least:.2g} ({offers.loss_unit})"
         )
-    slow = [name for name, one in free.items() if offers.speeds.get((name, one), 1.0) < 1]
     warnings.warn(
         f"{problem}; the plan is made without regard to times, and {', '.join(slow[:NAMED])}{' and others' if len(slow) > NAMED else ''} "
         'may be slower: keep more FLOP for a faster model, or ask for latency="measured"',
@@ -74,7 +77,7 @@ def timed_plan(offers: Offers, goal: Budget | None, latency: Latency, inputs: An
 
 
 def _measured(offers: Offers, goal: Budget | None, inputs: Any, progress: Progress) -> Offers:
-    """The offers with the speed-ups of all that plans for this budget would pick, first of all without regard to times."""
+    """The offers with the speed-ups of all that plans for this budget would pick."""
     for number in range(ROUNDS):
         progress("timing layers", number, ROUNDS)
         try:
@@ -82,7 +85,7 @@ def _measured(offers: Offers, goal: Budget | None, inputs: Any, progress: Progre
         except ValueError:
             break
         offers = _timed(offers, picked, inputs)
-        if all(offers.speeds.get((name, one), 1.0) >= 1 for name, one in picked.items()):
+        if not _slow(offers, picked):
             break
     progress("timing layers", ROUNDS, ROUNDS)
     return offers
@@ -99,6 +102,11 @@ def _timed(offers: Offers, picked: Picks, inputs: Any) -> Offers:
         again = measured_speedups(offers, slow, inputs)
         speeds |= {key: max(speed, speeds[key]) for key, speed in again.items()}
     return replace(offers, speeds={**offers.speeds, **speeds})
+
+
+def _slow(offers: Offers, picked: Picks) -> list[str]:
+    """The layers of which these candidates ran slower than dense."""
+    return [name for name, one in picked.items() if offers.speeds.get((name, one), 1.0) < 1]
 
 
 def _fast(offers: Offers) -> Offers:

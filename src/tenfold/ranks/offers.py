@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from tenfold.budget import Budget
@@ -16,7 +17,7 @@ from tenfold.plan_data import LayerPlan, Plan
 from tenfold.progress import Progress
 from tenfold.ranks.allocate import Option, allocate
 from tenfold.ranks.candidates import Candidate, candidates
-from tenfold.ranks.effect import LEAST, Effect, bounded
+from tenfold.ranks.effect import LEAST, Effect
 from tenfold.ranks.folds import screened
 from tenfold.selection import Choice
 from tenfold.sizes import n_bytes, n_parameters
@@ -86,11 +87,15 @@ class Offers:
 
     def _error(self, layer: Found, effect: Effect, one: Candidate) -> float:
         """The squared error of a candidate: what it reached, else what it names, scaled as the nearest of its format was, or the probe."""
-        same = [(other, error) for other, error in self.reached.get(layer.name, {}).items() if type(other.format) is type(one.format)]
+        known = self.reached.get(layer.name, {})
+        if one in known:
+            return known[one]
+        least = max(LEAST, torch.finfo(layer.weight.dtype).eps ** 2)  # what rounding makes of an exact fit tells nothing of the others
+        same = [pair for pair in known.items() if type(pair[0].format) is type(one.format) and pair[0].error > least]
         if not same:
             return one.error * effect.scale
-        other, error = min(same, key=lambda pair: abs(math.log(max(pair[0].error, LEAST) / max(one.error, LEAST))))
-        return error if other == one else one.error * bounded(error / max(other.error, LEAST))
+        other, error = min(same, key=lambda pair: abs(math.log(pair[0].error / max(one.error, LEAST))))
+        return one.error * error / other.error
 
     @property
     def loss_unit(self) -> str:
