@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tenfold.solvers.table_metric import best_basis, leading_vectors, ridged
+from tenfold.solvers.table_metric import best_basis, leading_vectors, ridged, weighted_cost
 
 TURNS = 20
 MOST = 16  # atoms of a row
@@ -32,14 +32,13 @@ class SparseFit:
     cost: float
 
 
-def fit_sparse_tables(
-    tables: Sequence[Tensor], metrics: Sequence[Tensor], n_values: int, *, atoms: int | None = None, turns: int = TURNS
-) -> list[SparseFit]:
+def fit_sparse_tables(tables: Sequence[Tensor], metrics: Sequence[Tensor], n_values: int, *, turns: int = TURNS) -> list[SparseFit]:
     """Sparse codes and dictionaries of tables (rows, dim), in the metrics (rows, dim, dim) of their rows; float64.
+
+    A dictionary has as many atoms as its table is wide.
 
     Args:
         n_values: stored values of all tables together, at most.
-        atoms: of each dictionary; as many as the table is wide where left out.
 
     Raises:
         ValueError: n_values is negative.
@@ -54,18 +53,14 @@ def fit_sparse_tables(
     means = [table.double().mean(0) for table in tables]
     targets = [table.double() - mean for table, mean in zip(tables, means, strict=True)]
     metrics = [ridged(metric.double()) for metric in metrics]
-    sizes = [table.shape[1] if atoms is None else atoms for table in tables]
-    bases = [leading_vectors(t, m, size) for t, m, size in zip(targets, metrics, sizes, strict=True)]
+    bases = [leading_vectors(t, m, t.shape[1]) for t, m in zip(targets, metrics, strict=True)]
     weighted = [(m @ t[..., None])[..., 0] for t, m in zip(targets, metrics, strict=True)]
     codes = _codes(metrics, weighted, bases, n_values)
     for _ in range(turns - 1):
         bases = [best_basis(m, w, c) for m, w, c in zip(metrics, weighted, codes, strict=True)]
         codes = _codes(metrics, weighted, bases, n_values)
-    found = []
-    for t, m, c, b, mean in zip(targets, metrics, codes, bases, means, strict=True):
-        error = t - c @ b
-        found.append(SparseFit(c, b, mean, float((error * (m @ error[..., None])[..., 0]).sum())))
-    return found
+    fits = zip(targets, metrics, codes, bases, means, strict=True)
+    return [SparseFit(c, b, mean, weighted_cost(t, m, c, b)) for t, m, c, b, mean in fits]
 
 
 def _codes(metrics: Sequence[Tensor], weighted: Sequence[Tensor], bases: Sequence[Tensor], n_values: int) -> list[Tensor]:

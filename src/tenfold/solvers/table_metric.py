@@ -62,11 +62,11 @@ def fit_table(table: Tensor, metrics: Tensor, rank: int, *, turns: int = 3, is_c
     start = float((target * weighted).sum().clamp_min(1e-300))
     basis = leading_vectors(target, metrics, rank)
     codes = _codes(metrics, weighted, basis)
-    costs = [_cost(target, metrics, codes, basis) / start]
+    costs = [weighted_cost(target, metrics, codes, basis) / start]
     for _ in range(turns):
         new_basis = best_basis(metrics, weighted, codes)
         new_codes = _codes(metrics, weighted, new_basis)
-        cost = _cost(target, metrics, new_codes, new_basis) / start
+        cost = weighted_cost(target, metrics, new_codes, new_basis) / start
         if cost > costs[-1]:
             break  # rounding is all that moves the factors now
         basis, codes = new_basis, new_codes
@@ -97,7 +97,8 @@ def best_basis(metrics: Tensor, weighted: Tensor, codes: Tensor) -> Tensor:
     return torch.linalg.solve(gram + ridge, (codes.mT @ weighted).reshape(-1)).reshape(rank, dim)
 
 
-def _cost(target: Tensor, metrics: Tensor, codes: Tensor, basis: Tensor) -> float:
+def weighted_cost(target: Tensor, metrics: Tensor, codes: Tensor, basis: Tensor) -> float:
+    """The squared error of codes @ basis in the metrics, summed over rows."""
     error = target - codes @ basis
     return float((error * (metrics @ error[..., None])[..., 0]).sum())
 
