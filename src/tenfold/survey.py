@@ -10,8 +10,7 @@ from torch.nn.utils import parametrize
 
 from tenfold.layers import all_layers
 from tenfold.layers.base import FactorizedLayer
-from tenfold.recurrent.base import Recurrent
-from tenfold.recurrent.cells import Cell
+from tenfold.recurrent.container import MapContainer
 from tenfold.sizes import n_values
 from tenfold.wrappers import clean_name, is_compiled
 
@@ -72,7 +71,7 @@ def survey(model: nn.Module) -> list[Found]:
         if not is_compiled(module):
             names.setdefault(module, []).append(clean_name(name))
     users = _users_of_parameters(names)
-    owners = {child: module for module in names if isinstance(module, Recurrent | Cell) for child in module.children()}
+    owners = {child: module for module in names if isinstance(module, MapContainer) for child in module.children()}
     found = []
     inside: set[nn.Module] = set()
     for module, all_names in names.items():

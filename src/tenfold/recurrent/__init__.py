@@ -4,6 +4,7 @@ A recurrent layer is a container. Each of its matrices is a map, a child module 
 where it is factorised. So planning, calibration, saving and all else that is made for Linear works on maps as it is.
 
     maps.py     one matrix: built dense or factorised, its gates as one more output mode
+    container.py  what recurrent layers and their cells have in common: the way from and to torch's
     inputs.py   what goes in and comes out: padded, unbatched or packed, with the checks that torch makes
     scan.py     the recurrence over time: padded or packed, forwards or backwards
     base.py     Recurrent: what LSTM, GRU and RNN have in common

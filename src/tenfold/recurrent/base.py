@@ -3,7 +3,8 @@
 import abc
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,16 +14,15 @@ from torch.nn.utils.rnn import PackedSequence
 from typing_extensions import Self
 
 from tenfold.format import Format
-from tenfold.layers.linear import Linear
+from tenfold.recurrent.container import MapContainer
 from tenfold.recurrent.inputs import Input, check_input, check_state
-from tenfold.recurrent.maps import MapOptions, bound_map, copied_map, decomposed_map, dense_map, make_map, map_rows, start_values
+from tenfold.recurrent.maps import MapOptions, bound_map, dense_map, make_map, map_rows, start_values
 from tenfold.recurrent.scan import State, Step, scan_packed, scan_padded
-from tenfold.weight import FactorizedWeight
 
 _TORCH_NAME = re.compile(r"(weight|bias)_(ih|hh|hr)_(l\d+(?:_reverse)?)")
 
 
-class Recurrent(nn.Module, abc.ABC):
+class Recurrent(MapContainer[nn.RNNBase], abc.ABC):
     """A recurrent layer of torch.nn whose matrices are maps: child modules `ih_l0`, `hh_l0`, `ih_l0_reverse`, ... of the type Linear.
 
     All steps go through the input map at once, before the recurrence. A dense map is a torch.nn.Linear.
@@ -44,8 +44,6 @@ class Recurrent(nn.Module, abc.ABC):
     """
 
     dense_type: ClassVar[type[nn.RNNBase]]
-    n_gates: ClassVar[int]
-    n_states: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -88,18 +86,16 @@ class Recurrent(nn.Module, abc.ABC):
             needed = "'normal' with joint_format" if self.is_joint else "'normal' or 'orthogonal'"
             raise ValueError(f"recurrent_init is {recurrent_init!r}; it needs to be {needed}: choose that")
         self.recurrent_init = recurrent_init
-        factory, later = {"device": device, "dtype": dtype}, MapOptions(format or joint_format, None, out_modes, gate_mode)
-        recurrent = MapOptions(recurrent_format, None if proj_size else recurrent_modes, recurrent_modes)
+        factory = {"device": device, "dtype": dtype}
+        inputs = MapOptions(format or joint_format, in_modes, out_modes, gate_mode)
+        recurrent = MapOptions(recurrent_format, recurrent_modes, recurrent_modes)
         for layer, suffix in self._suffixes():
             n_in = input_size if layer == 0 else self.n_out * self.n_directions
-            first = MapOptions(format or joint_format, in_modes, out_modes, gate_mode)
-            inputs = first if layer == 0 else later
-            n_hidden = self.n_gates * hidden_size
-            if self.is_joint:
-                self.add_module(f"joint_{suffix}", make_map(n_in + self.n_out, n_hidden, self.n_gates, bias, inputs, factory))
-            else:
-                self.add_module(f"ih_{suffix}", make_map(n_in, n_hidden, self.n_gates, bias, inputs, factory))
-                self.add_module(f"hh_{suffix}", make_map(self.n_out, n_hidden, self.n_gates, bias, recurrent, factory))
+            sizes = {"joint": n_in + self.n_out} if self.is_joint else {"ih": n_in, "hh": self.n_out}
+            for part, size in sizes.items():
+                name = f"{part}_{suffix}"
+                options_of_map = self._map_options(name, inputs, recurrent)
+                self.add_module(name, make_map(size, self.n_gates * hidden_size, self.n_gates, bias, options_of_map, factory))
             if proj_size:
                 self.add_module(f"hr_{suffix}", make_map(hidden_size, proj_size, 1, False, MapOptions(), factory))
         self.reset_parameters()
@@ -154,11 +150,6 @@ class Recurrent(nn.Module, abc.ABC):
             return joint.bias if part == "ih" else torch.zeros_like(joint.bias)
         n_in = joint.in_features - self.n_out
         return joint.weight[:, :n_in] if part == "ih" else joint.weight[:, n_in:]
-
-    @property
-    def factorized(self) -> Mapping[str, FactorizedWeight]:
-        """The factorised weights by torch's names, e.g. ``factorized["weight_ih_l0"]``."""
-        return {f"weight_{name}": one.factorized for name, one in self.named_children() if isinstance(one, Linear)}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         """As torch does; names of torch's layer go to dense maps."""
@@ -217,7 +208,6 @@ class Recurrent(nn.Module, abc.ABC):
 
     @classmethod
     def opened(cls, dense: nn.RNNBase) -> Self:
-        """The same layer with a dense map for each matrix. Parameters are shared with the torch layer, not copied."""
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
         layer._take_options(dense)
@@ -230,67 +220,21 @@ class Recurrent(nn.Module, abc.ABC):
         layer._take_more(dense)
         return layer.train(dense.training)
 
-    def _take_more(self, dense: Any) -> None:
-        """Options that only this kind of layer has."""
-
-    @classmethod
-    def from_dense(
-        cls,
-        dense: nn.RNNBase,
-        format: Format | None = None,
-        *,
-        recurrent_format: Format | None = None,
-        in_modes: Sequence[int] | None = None,
-        out_modes: Sequence[int] | None = None,
-        gate_mode: int | None = None,
-        recurrent_modes: Sequence[int] | None = None,
-        sweeps: int = 200,
-        seed: int = 0,
-    ) -> Self:
-        """The layer closest to a trained one, in Frobenius norm of each weight; what has no format stays as it is, in a copy.
-
-        Raises:
-            TypeError: the layer is of another type.
-            ValueError: ranks or modes do not fit, or a weight is not finite.
-        """
-        if not isinstance(dense, cls.dense_type):
-            raise TypeError(
-                f"{cls.__name__}.from_dense got a {type(dense).__name__}; it needs a torch.nn.{cls.dense_type.__name__}: give one"
-            )
-        layer = cls.opened(dense)
-        for name, one in list(layer.named_children()):
-            options = MapOptions()
-            if name.startswith("ih"):
-                options = MapOptions(format, in_modes if "_l0" in name else None, out_modes, gate_mode)
-            elif name.startswith("hh"):
-                options = MapOptions(recurrent_format, None if layer.proj_size else recurrent_modes, recurrent_modes)
-            layer._modules[name] = decomposed_map(copied_map(one), cls.n_gates, options, f"{cls.__name__}.{name}", sweeps, seed)
-        return layer.train(dense.training)
-
-    def to_dense(self) -> nn.RNNBase:
-        """The torch layer with the dense weights."""
-        like = next(self.parameters())
-        dense = self._dense_twin(like.device, like.dtype)
-        with torch.no_grad():
-            for name, parameter in dense.named_parameters():
-                parameter.copy_(getattr(self, name))
-        return dense.train(self.training)
+    def _map_options(self, name: str, inputs: MapOptions, recurrent: MapOptions) -> MapOptions:
+        """Modes of inputs are those of the first layer; a projection has no format, and its outputs no modes."""
+        if name.startswith("hr"):
+            return MapOptions()
+        if name.startswith("hh"):
+            return replace(recurrent, in_modes=None) if self.proj_size else recurrent
+        return inputs if name.partition("_l")[2].startswith("0") else replace(inputs, in_modes=None)
 
     def closed(self) -> nn.RNNBase:
-        """A layer of torch around the parameters of dense maps, which are shared, not copied; the way back from `opened`.
-
-        One map of [x, h] is two matrices there, which are new.
-        """
+        """As a container does. One map of [x, h] is two matrices in torch's layer, which are new."""
         if self.is_joint:
             return self.to_dense().requires_grad_(any(p.requires_grad for p in self.parameters()))
-        dense = self._dense_twin("meta", next(self.parameters()).dtype)
-        for name, _ in list(dense.named_parameters()):
-            what, _, rest = name.partition("_")
-            setattr(dense, name, getattr(self._modules[rest], what))
-        return dense.train(self.training)
+        return super().closed()
 
     def _dense_twin(self, device: Any, dtype: torch.dtype) -> nn.RNNBase:
-        """A torch layer with the same options and values that are still to be set."""
         names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
         extra = {"proj_size": self.proj_size} if self.proj_size else {}
         return self.dense_type(**{name: getattr(self, name) for name in names}, **extra, device=device, dtype=dtype)

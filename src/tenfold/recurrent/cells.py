@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,20 +10,17 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from tenfold.format import Format
-from tenfold.layers.linear import Linear
+from tenfold.recurrent.container import MapContainer
 from tenfold.recurrent.gru import gru_step
 from tenfold.recurrent.inputs import check_state_dtype
 from tenfold.recurrent.lstm import lstm_step
-from tenfold.recurrent.maps import MapOptions, copied_map, decomposed_map, dense_map, make_map, start_values
-from tenfold.weight import FactorizedWeight
+from tenfold.recurrent.maps import MapOptions, dense_map, make_map, start_values
 
 
-class Cell(nn.Module, abc.ABC):
+class Cell(MapContainer[nn.RNNCellBase], abc.ABC):
     """One step of a recurrent layer; the arguments behind `dtype` are those of `Recurrent`."""
 
     dense_type: ClassVar[type[nn.RNNCellBase]]
-    n_gates: ClassVar[int]
-    n_states: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -53,11 +50,6 @@ class Cell(nn.Module, abc.ABC):
         """The start of torch's cells, within 1 / sqrt(hidden); see `Recurrent.reset_parameters`."""
         for one in (self.ih, self.hh):
             start_values(one, self.n_gates, 1 / math.sqrt(self.hidden_size), is_orthogonal=False)
-
-    @property
-    def factorized(self) -> Mapping[str, FactorizedWeight]:
-        """The factorised weights by torch's names, `weight_ih` and `weight_hh`."""
-        return {f"weight_{name}": one.factorized for name, one in self.named_children() if isinstance(one, Linear)}
 
     def __getattr__(self, name: str) -> Any:
         """By torch's names `weight_ih`, `bias_hh`, ...: the dense weight of a map, rebuilt where it is factorised, or its bias."""
@@ -111,7 +103,6 @@ class Cell(nn.Module, abc.ABC):
 
     @classmethod
     def opened(cls, dense: nn.RNNCellBase) -> Self:
-        """The same cell with a dense map for each matrix. Parameters are shared with the torch cell, not copied."""
         cell = cls.__new__(cls)
         nn.Module.__init__(cell)
         layer: Any = dense
@@ -120,56 +111,6 @@ class Cell(nn.Module, abc.ABC):
         cell.ih = dense_map(layer.weight_ih, layer.bias_ih)
         cell.hh = dense_map(layer.weight_hh, layer.bias_hh)
         return cell.train(dense.training)
-
-    def _take_more(self, dense: Any) -> None:
-        """Options that only this kind of cell has."""
-
-    @classmethod
-    def from_dense(
-        cls,
-        dense: nn.RNNCellBase,
-        format: Format | None = None,
-        *,
-        recurrent_format: Format | None = None,
-        in_modes: Sequence[int] | None = None,
-        out_modes: Sequence[int] | None = None,
-        gate_mode: int | None = None,
-        recurrent_modes: Sequence[int] | None = None,
-        sweeps: int = 200,
-        seed: int = 0,
-    ) -> Self:
-        """The cell closest to a trained one, in Frobenius norm of each weight; what has no format stays as it is, in a copy.
-
-        Raises:
-            TypeError: the cell is of another type.
-            ValueError: ranks or modes do not fit, or a weight is not finite.
-        """
-        if not isinstance(dense, cls.dense_type):
-            raise TypeError(
-                f"{cls.__name__}.from_dense got a {type(dense).__name__}; it needs a torch.nn.{cls.dense_type.__name__}: give one"
-            )
-        cell = cls.opened(dense)
-        inputs = MapOptions(format, in_modes, out_modes, gate_mode)
-        for part, options in (("ih", inputs), ("hh", MapOptions(recurrent_format, recurrent_modes, recurrent_modes))):
-            one: Any = cell._modules[part]
-            cell._modules[part] = decomposed_map(copied_map(one), cls.n_gates, options, f"{cls.__name__}.{part}", sweeps, seed)
-        return cell.train(dense.training)
-
-    def closed(self) -> nn.RNNCellBase:
-        """A cell of torch around the parameters of dense maps, which are shared, not copied; the way back from `opened`."""
-        dense = self._dense_twin("meta", next(self.parameters()).dtype)
-        for name, _ in list(dense.named_parameters()):
-            setattr(dense, name, getattr(self, name))
-        return dense.train(self.training)
-
-    def to_dense(self) -> nn.RNNCellBase:
-        """The torch cell with the dense weights."""
-        like = next(self.parameters())
-        dense = self._dense_twin(like.device, like.dtype)
-        with torch.no_grad():
-            for name, parameter in dense.named_parameters():
-                parameter.copy_(getattr(self, name))
-        return dense.train(self.training)
 
     def _dense_twin(self, device: Any, dtype: torch.dtype) -> nn.RNNCellBase:
         kind: Any = self.dense_type

@@ -8,15 +8,14 @@ from torch import nn
 
 from tenfold.layers.base import FactorizedLayer
 from tenfold.places import replace_all
-from tenfold.recurrent.base import Recurrent
-from tenfold.recurrent.cells import Cell, GRUCell, LSTMCell, RNNCell
+from tenfold.recurrent.cells import GRUCell, LSTMCell, RNNCell
+from tenfold.recurrent.container import MapContainer
 from tenfold.recurrent.gru import GRU
 from tenfold.recurrent.lstm import LSTM
 from tenfold.recurrent.rnn import RNN
 from tenfold.wrappers import clean_name
 
-KINDS: tuple[type[Recurrent] | type[Cell], ...] = (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)
-CONTAINERS = (Recurrent, Cell)
+KINDS: tuple[type[MapContainer], ...] = (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)
 CELL_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
@@ -65,7 +64,7 @@ def close_recurrent(model: nn.Module, opened: Mapping[str, nn.Module] | None = N
     layers: dict[nn.Module, nn.Module] = {}
     for long_name, module in model.named_modules():
         name = clean_name(long_name)
-        if isinstance(module, CONTAINERS) and (opened is None or name in opened) and not _is_factorised(module):
+        if isinstance(module, MapContainer) and (opened is None or name in opened) and not _is_factorised(module):
             layers[module] = module.closed() if opened is None else opened[name]
     return replace_all(model, layers)
 
