@@ -206,16 +206,16 @@ def test_damaged_empty_and_missing_files_are_errors(tmp_path: Path) -> None:
 
 def test_the_hour_becomes_an_angle_and_a_weekday(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    hours = ["14102100", "14102106", "14102618", "", "14993399"]
+    hours = ["14102100", "14102106", "14102618", "", "14993399", "14022900", "16022900"]
     path.write_text(
         ",".join(AVAZU.columns)
         + "\n"
         + "".join(",".join([str(k), "1", hour, *"abcdefghijklmnopqrstu"]) + "\n" for k, hour in enumerate(hours))
     )
     ((_, rows, after),) = read_avazu(path).blocks()
-    np.testing.assert_allclose(rows.numbers, [[1, 0], [0, 1], [0, -1], [0, 0], [0, 0]], atol=1e-6)
-    assert rows.keys[:, -1].tolist() == [2, 2, 7, 0, 0], "a Tuesday twice, a Sunday, and two that are no dates"
-    assert (after.missing, after.negative) == (1, 1)
+    np.testing.assert_allclose(rows.numbers, [[1, 0], [0, 1], [0, -1], [0, 0], [0, 0], [0, 0], [1, 0]], atol=1e-6)
+    assert rows.keys[:, -1].tolist() == [2, 2, 7, 0, 0, 0, 1], "a Tuesday twice, a Sunday, three that are no dates, and a 29 February"
+    assert (after.missing, after.negative) == (1, 2)
     assert rows.keys[0, :-1].tolist() == [ord(one) for one in "abcdefghijklmnopqrstu"]
 
 

@@ -25,9 +25,11 @@ def hours(rows: Rows) -> Rows:
     with np.errstate(invalid="ignore"):
         whole = np.where(np.isnan(hour), 0, hour).astype(np.int64)
     year, month, day, time = whole // 1_000_000, whole // 10_000 % 100, whole // 100 % 100, whole % 100
-    is_date = (whole > 0) & (year < 100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & (time < 24)
+    is_date = (whole > 0) & (year < 100) & (month >= 1) & (month <= 12) & (time < 24)
     months = (np.where(is_date, year, 0) + 30) * 12 + np.where(is_date, month, 1) - 1  # since 1970, of the years 2000 to 2099
-    days = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) + np.where(is_date, day, 1) - 1
+    first, after = ((months + n).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64) for n in (0, 1))
+    is_date &= (day >= 1) & (day <= after - first)
+    days = first + np.where(is_date, day, 1) - 1
     angle = 2 * np.pi * time / 24
     inputs = np.where(is_date[:, None], np.stack((np.cos(angle), np.sin(angle)), 1), 0.0).astype(np.float32)
     weekday = np.where(is_date, (days + 3) % 7 + 1, 0).astype(np.uint64)  # 1970-01-01 was a Thursday; 1 is Monday
