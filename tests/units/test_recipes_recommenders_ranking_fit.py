@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from tenfold.recipes.recommenders.models import NcfMlp
-from tenfold.recipes.recommenders.ranking_fit import LISTED, TEMPERATURE, Pairs, StepSystem, drawn_pairs, in_order, listed_loss
+from tenfold.recipes.recommenders.ranking_fit import LISTED, TEMPERATURE, Pairs, drawn_pairs, in_order, listed_loss
+from tenfold.recipes.recommenders.ranking_step import StepSystem
 from tenfold.recipes.recommenders.tower_fit import Tower, as_model, first_order, in_turns
 
 USERS, ITEMS = 60, 200
@@ -72,7 +73,7 @@ def test_a_step_solves_its_equations(model: NcfMlp) -> None:
     tower, generator = first_order(model, (3, 4)), torch.Generator().manual_seed(0)
     items = torch.randint(ITEMS, (USERS, 30), generator=generator)
     gradients, curvatures = torch.randn(USERS, 30, 8, generator=generator), 0.1 + torch.rand(USERS, 30, generator=generator)
-    system = StepSystem(tower, items, gradients.clone(), curvatures, 0.1, generator)
+    system = StepSystem(tower, items, gradients.clone(), curvatures, 0.1)
     slopes = torch.randn(USERS, 30, generator=generator)
     step = system.solve(slopes)
     ahead = system.ahead(step)

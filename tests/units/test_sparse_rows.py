@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 
 from tenfold.recipes.recommenders.models import NcfMlp
-from tenfold.recipes.recommenders.ranking_fit import FLOOR, drawn_pairs, in_order, scores_of_all
-from tenfold.recipes.recommenders.sparse_fit import row_metrics, sparse_rows
+from tenfold.recipes.recommenders.ranking_fit import FLOOR, drawn_pairs, in_order, linearised, listed_loss, scores_of_all
+from tenfold.recipes.recommenders.ranking_step import row_metrics, scaled
+from tenfold.recipes.recommenders.sparse_fit import sparse_rows
 from tenfold.recipes.recommenders.sparse_rows import SparseRows
-from tenfold.recipes.recommenders.tower_fit import Side, Tower, as_model, in_turns, score_gradients, tower_vectors
+from tenfold.recipes.recommenders.tower_fit import Side, Tower, as_model, score_gradients, tower_vectors
 from tenfold.solvers.sparse_table import fit_sparse_tables
 from tenfold.solvers.table_metric import fit_table
 
@@ -57,6 +58,20 @@ def test_the_cost_is_exact_and_falls_with_values() -> None:
     assert costs == sorted(costs, reverse=True) and costs[-1] < 1e-6 * costs[0]
     with pytest.raises(ValueError, match="n_values is -1; at least 0 is needed: give the number"):
         fit_sparse_tables([table], [metrics], -1)
+    with pytest.raises(ValueError, match="0 atoms are asked for; at least 1 is needed: give None"):
+        fit_sparse_tables([table], [metrics], 10, atoms=0)
+
+
+def test_more_atoms_than_columns_are_closer_for_as_many_values() -> None:
+    torch.manual_seed(3)
+    lines = torch.randn(12, 6, dtype=torch.float64)  # each row is along one of twelve, in a space of six
+    table = lines[torch.arange(240) % 12] * torch.randn(240, 1, dtype=torch.float64)
+    metrics = torch.eye(6, dtype=torch.float64).expand(240, -1, -1)
+    [square], [wide] = (fit_sparse_tables([table], [metrics], 240, atoms=atoms) for atoms in (None, 24))
+    assert wide.codes.shape == (240, 24) and int((wide.codes != 0).sum()) <= 240
+    assert wide.cost < 0.2 * square.cost
+    [again] = fit_sparse_tables([table], [metrics], 240, atoms=24)
+    torch.testing.assert_close(again.codes, wide.codes, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("width", [3, 8, 20])
@@ -75,7 +90,12 @@ def test_a_table_of_sparse_rows_is_the_dense_one(width: int) -> None:
     other = SparseRows(torch.zeros(30, width), torch.zeros(30, width, dtype=torch.bool))
     other.load_state_dict(rows.state_dict())
     torch.testing.assert_close(other(ids), dense[ids], rtol=0, atol=0)
-    assert rows.values.numel() == int(support.sum()) and rows.bits.shape == (30, -(-width // 8))
+    assert rows.values.numel() == len(rows.places) == int(support.sum()) and len(rows.counts) == 30
+
+
+def test_a_table_too_wide_for_bytes_is_refused() -> None:
+    with pytest.raises(ValueError, match="width 300 with up to 2 values in a row was given; at most 256 columns .* use a narrower table"):
+        SparseRows(torch.ones(2, 300), torch.ones(2, 300).cumsum(1) <= 2)
 
 
 @pytest.fixture
@@ -88,23 +108,16 @@ def model() -> NcfMlp:
     return made
 
 
-def tower_loss(model: NcfMlp, tower: Tower) -> float:
-    """The mean squared error of all scores."""
-    ids = torch.arange(50)[:, None], torch.arange(40)
-    with torch.no_grad():
-        return float((as_model(model, tower)(*ids) - model(*ids)).square().mean())
-
-
 def test_fits_stay_on_their_support_and_lower_the_error(model: NcfMlp) -> None:
     start = sparse_rows(model, (3, 3))
-    turned, _ = in_turns(model, start, sweeps=6, n_columns=40)
     ordered, losses = in_order(model, start, sweeps=6, n_pairs=40)
-    assert losses[-1] < losses[0] and tower_loss(model, turned) < tower_loss(model, start)
-    for tower in (start, turned, ordered):
+    assert losses[-1] < 0.7 * losses[0]
+    n_behind = sum(one.numel() for one in model.fc.parameters())
+    for tower in (start, ordered):
         for side in (tower.users, tower.items):
             assert side.support is not None and not bool(side.codes[~side.support].any())
         small = as_model(model, tower)
-        assert small.table_numel() <= 3 * 90
+        assert small.table_numel() + sum(one.numel() for one in small.fc.parameters()) - n_behind <= 3 * 90
         ids = torch.arange(7)
         x = tower.users.vectors[:7] + tower.items.vectors[:7] + tower.offset
         torch.testing.assert_close(small(ids, ids), model.behind(x), rtol=1e-4, atol=1e-5)
@@ -115,7 +128,9 @@ def test_metrics_are_weighted_covariances_of_gradients(model: NcfMlp) -> None:
     with torch.no_grad():
         x, y = tower_vectors(model)
     pairs = drawn_pairs(scores_of_all(model), 30, torch.Generator().manual_seed(3))
-    users, items = row_metrics(model, Tower(Side(x, torch.eye(8)), Side(y, torch.eye(8)), torch.zeros(8)), pairs)
+    found, gradients = linearised(model, Tower(Side(x, torch.eye(8)), Side(y, torch.eye(8)), torch.zeros(8)), pairs.items)
+    curvatures = listed_loss(found, pairs, torch.zeros(50))[3]
+    users, items = row_metrics(*scaled(gradients, curvatures), pairs.items, 40)
     wanted = torch.zeros(40, 8, 8)
     for user, (drawn, score, threshold, weight) in enumerate(zip(pairs.items, pairs.wanted, pairs.thresholds, pairs.weights, strict=True)):
         g = score_gradients(model, x[user] + y[drawn])[1]

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tenfold.solvers.table_metric import best_basis, leading_vectors, ridged, weighted_cost
 
-TURNS = 20
-MOST = 16  # atoms of a row
+TURNS = 15
+MOST = 24  # atoms of a row
 BISECTIONS = 100
 LEAST_GAIN = 1e-12  # of an atom's own power in the metric: what is left of it is rounding
 
@@ -32,16 +32,17 @@ class SparseFit:
     cost: float
 
 
-def fit_sparse_tables(tables: Sequence[Tensor], metrics: Sequence[Tensor], n_values: int, *, turns: int = TURNS) -> list[SparseFit]:
+def fit_sparse_tables(
+    tables: Sequence[Tensor], metrics: Sequence[Tensor], n_values: int, *, atoms: int | None = None, turns: int = TURNS, seed: int = 0
+) -> list[SparseFit]:
     """Sparse codes and dictionaries of tables (rows, dim), in the metrics (rows, dim, dim) of their rows; float64.
 
-    A dictionary has as many atoms as its table is wide.
-
     Args:
-        n_values: stored values of all tables together, at most.
+        n_values: stored values of all tables together, at most; those of the dictionaries are not counted.
+        atoms: of each dictionary; None: as many as its table is wide. More of them than that start from rows, drawn by what they cost.
 
     Raises:
-        ValueError: n_values is negative.
+        ValueError: n_values or atoms is out of range.
 
     >>> table = torch.tensor([[2.0, 0.0, 0.0], [-2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, -3.0, 0.0]])
     >>> fit = fit_sparse_tables([table], [torch.eye(3).expand(4, -1, -1)], 4)[0]
@@ -50,10 +51,13 @@ def fit_sparse_tables(tables: Sequence[Tensor], metrics: Sequence[Tensor], n_val
     """
     if n_values < 0:
         raise ValueError(f"n_values is {n_values}; at least 0 is needed: give the number of values that may be stored")
+    if atoms is not None and atoms < 1:
+        raise ValueError(f"{atoms} atoms are asked for; at least 1 is needed: give None for as many as a table is wide")
+    generator = torch.Generator().manual_seed(seed)
     means = [table.double().mean(0) for table in tables]
     targets = [table.double() - mean for table, mean in zip(tables, means, strict=True)]
     metrics = [ridged(metric.double()) for metric in metrics]
-    bases = [leading_vectors(t, m, t.shape[1]) for t, m in zip(targets, metrics, strict=True)]
+    bases = [_start(t, m, atoms or t.shape[1], generator) for t, m in zip(targets, metrics, strict=True)]
     weighted = [(m @ t[..., None])[..., 0] for t, m in zip(targets, metrics, strict=True)]
     codes = _codes(metrics, weighted, bases, n_values)
     for _ in range(turns - 1):
@@ -61,6 +65,16 @@ def fit_sparse_tables(tables: Sequence[Tensor], metrics: Sequence[Tensor], n_val
         codes = _codes(metrics, weighted, bases, n_values)
     fits = zip(targets, metrics, codes, bases, means, strict=True)
     return [SparseFit(c, b, mean, weighted_cost(t, m, c, b)) for t, m, c, b, mean in fits]
+
+
+def _start(target: Tensor, metrics: Tensor, atoms: int, generator: torch.Generator) -> Tensor:
+    """Leading directions, and rows as far as these are too few."""
+    basis = leading_vectors(target, metrics, min(atoms, target.shape[1]))
+    if (n_more := min(atoms - len(basis), len(target))) <= 0:
+        return basis
+    costs = (target * (metrics @ target[..., None])[..., 0]).sum(1)
+    drawn = torch.multinomial(costs.clamp_min(1e-300).cpu(), n_more, generator=generator)
+    return torch.cat([basis, target[drawn.to(target.device)]])
 
 
 def _codes(metrics: Sequence[Tensor], weighted: Sequence[Tensor], bases: Sequence[Tensor], n_values: int) -> list[Tensor]:
@@ -73,30 +87,37 @@ def _codes(metrics: Sequence[Tensor], weighted: Sequence[Tensor], bases: Sequenc
     counts = _shared_out([gains for gains, _ in grown], n_values)
     codes = []
     for (_, order), count, metric, right, basis in zip(grown, counts, metrics, weighted, bases, strict=True):
-        used = torch.zeros(len(order), len(basis), dtype=metric.dtype)
-        used.scatter_(1, order, (torch.arange(order.shape[1]) < count[:, None]).to(metric.dtype))
-        gram = basis @ metric @ basis.mT * used[:, :, None] * used[:, None, :] + torch.diag_embed(1 - used)
-        codes.append(torch.linalg.solve(gram, (right @ basis.mT * used)[..., None])[..., 0])
+        used = (torch.arange(order.shape[1], device=order.device) < count[:, None]).to(metric.dtype)
+        own = basis[order] * used[..., None]
+        gram = own @ metric @ own.mT + torch.diag_embed(1 - used)
+        values = torch.linalg.solve(gram, own @ right[..., None])[..., 0]
+        codes.append(values.new_zeros(len(order), len(basis)).scatter(1, order, values))
     return codes
 
 
 def _grown(metrics: Tensor, weighted: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """By how much 0, 1, .. atoms lower the cost of each row, (rows, most + 1), and these atoms in order, (rows, most)."""
-    gram, right = basis @ metrics @ basis.mT, weighted @ basis.mT
-    power = gram.diagonal(dim1=1, dim2=2).clone()
-    gains, order = [right.new_zeros(len(right))], []
+    ahead = metrics @ basis.mT
+    left = power = (basis.mT * ahead).sum(1)
+    right = weighted @ basis.mT
+    gains, order, explained = [right.new_zeros(len(right))], [], []
     is_free = torch.ones_like(right, dtype=torch.bool)
     for _ in range(min(MOST, len(basis))):
-        left = gram.diagonal(dim1=1, dim2=2)
-        gain, atom = torch.where(left > LEAST_GAIN * power, right.square() / left, 0.0).masked_fill(~is_free, -1.0).max(1)
+        is_new = left > LEAST_GAIN * power
+        gain, atom = torch.where(is_new, right.square() / left, 0.0).masked_fill(~is_free, -1.0).max(1)
         gains.append(gains[-1] + gain)
         order.append(atom)
-        is_free = is_free.scatter(1, atom[:, None], False)
+        atom = atom[:, None]
+        is_free = is_free.scatter(1, atom, False)
         # what the atom explains is taken out of all others, as in Gram-Schmidt
-        column = gram.gather(2, atom[:, None, None].expand(-1, len(basis), 1))[..., 0]
-        pivot = column.gather(1, atom[:, None]).clamp_min(1e-300)
-        right = right - column * right.gather(1, atom[:, None]) / pivot
-        gram = gram - column[:, :, None] * column[:, None, :] / pivot[..., None]
+        column = ahead.gather(2, atom[:, None].expand(-1, ahead.shape[1], 1))[..., 0] @ basis.mT
+        for one in explained:
+            column = column - one * one.gather(1, atom)
+        root = left.gather(1, atom).clamp_min(1e-300).sqrt()
+        column = torch.where(is_new.gather(1, atom), column / root, 0.0)
+        right = right - column * (right.gather(1, atom) / root)
+        left = left - column.square()
+        explained.append(column)
     return torch.stack(gains, 1), torch.stack(order, 1)
 
 

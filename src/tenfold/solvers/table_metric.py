@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 RIDGE = 1e-3  # of a metric's mean diagonal, added to it: directions that cost nothing to first order do a little
+ROWS = 1024  # that are worked on together
 UNUSED = 1e-3  # of the mean row: what the metric of a row counts at least
 
 
@@ -89,12 +90,18 @@ def _codes(metrics: Tensor, weighted: Tensor, basis: Tensor) -> Tensor:
 
 def best_basis(metrics: Tensor, weighted: Tensor, codes: Tensor) -> Tensor:
     """The basis (rank, dim) that is best for codes (rows, rank). weighted: metrics times rows."""
-    rows, rank = codes.shape
-    dim = weighted.shape[1]
-    outer = (codes[:, :, None] * codes[:, None, :]).reshape(rows, -1)
-    gram = (outer.mT @ metrics.reshape(rows, -1)).reshape(rank, rank, dim, dim).permute(0, 2, 1, 3).reshape(rank * dim, rank * dim)
-    ridge = (1e-9 * gram.diagonal().mean() + 1e-300) * torch.eye(rank * dim, dtype=gram.dtype, device=gram.device)
-    return torch.linalg.solve(gram + ridge, (codes.mT @ weighted).reshape(-1)).reshape(rank, dim)
+    gram = basis_gram(metrics, codes)
+    ridge = (1e-9 * gram.diagonal().mean() + 1e-300) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.linalg.solve(gram + ridge, (codes.mT @ weighted).reshape(-1)).reshape(codes.shape[1], -1)
+
+
+def basis_gram(metrics: Tensor, codes: Tensor) -> Tensor:
+    """The normal matrix (rank * dim, rank * dim) of a basis (rank, dim) for codes (rows, rank) in the metrics of the rows."""
+    rank, dim = codes.shape[1], metrics.shape[-1]
+    gram = metrics.new_zeros(rank**2, dim**2)
+    for part, metric in zip(codes.split(ROWS), metrics.split(ROWS), strict=True):
+        gram += (part[:, :, None] * part[:, None, :]).flatten(1).mT @ metric.flatten(1)
+    return gram.reshape(rank, rank, dim, dim).permute(0, 2, 1, 3).reshape(rank * dim, rank * dim)
 
 
 def weighted_cost(target: Tensor, metrics: Tensor, codes: Tensor, basis: Tensor) -> float:

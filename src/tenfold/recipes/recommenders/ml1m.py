@@ -34,9 +34,10 @@ from tenfold.solvers.table_metric import fit_table
 DATA = ("ml1m_leave1out/even_users.npz", "even_users.npz", "ml-1m.test.negative")
 WEIGHTS = ("weights/ml1m_ncf_mlp.safetensors", "ml1m_ncf_mlp.safetensors")
 TAKES = ("epochs",)
-RANKS = ((8, 8), (12, 12), (16, 16))
+RANKS = ((6, 6), (8, 8), (12, 12))
 SWEEPS = 8
-VERSION = 4
+VERSION = 5
+_SCORES = ("hit_rate", "ndcg")
 _COLUMNS = ("tables", "HR@10", "", "NDCG@10", "", "values", "ratio", "bfloat16: HR@10", "NDCG@10", "bytes")
 
 
@@ -47,9 +48,10 @@ def run(options: Options) -> Table:
     check_fit(candidates, model)
     sweeps, seed = options.epochs or SWEEPS, options.seeds[0]
     dense = model.table_numel()
-    found = [_found("dense", model, candidates, dense)]
+    measured = functools.partial(_found, candidates=candidates, trained=model)
+    found = [measured("dense", model)]
     for side, removed in {"user": model.user, "item": model.item}.items():
-        control = _found(f"no {side} table", without(model, side), candidates, dense)
+        control = measured(f"no {side} table", without(model, side))
         numel = dense - removed.weight.numel()
         half = {**control["bfloat16"], "ratio": 2 * dense / numel}
         found.append({**control, "numel": numel, "ratio": dense / numel, "bfloat16": half})
@@ -60,7 +62,7 @@ def run(options: Options) -> Table:
             kept = kept_place(options.out, "ml1m", f"{way}-{ranks[0]}-{ranks[1]}", key)
             if (one := read_kept(kept, key)) is None:
                 options.progress(f"ml1m {way}, ranks {ranks[0]} and {ranks[1]}", 0, 1)
-                one = _found(f"{way}, {ranks[0]} and {ranks[1]}", as_model(model, tower()), candidates, dense)
+                one = measured(f"{way}, {ranks[0]} and {ranks[1]}", as_model(model, tower()))
                 write_kept(kept, key, one)
                 options.progress(f"ml1m {way}, ranks {ranks[0]} and {ranks[1]}", 1, 1)
             found.append(one)
@@ -130,18 +132,20 @@ def table(found: list[dict[str, Any]], n: int) -> Table:
     rows = tuple(
         (
             one["way"],
-            *(text for name in ("hit_rate", "ndcg") for text in (f"{one[name]:.4f}", f"{one[name] / found[0][name] - 1:+.1%}")),
+            *(text for name in _SCORES for text in (f"{one[name]:.4f}", f"{one[name] / found[0][name] - 1:+.1%}")),
             f"{one['numel']:,}",
             f"{one['ratio']:.2f}x",
-            *(f"{one['bfloat16'][name] / found[0][name] - 1:+.1%}" for name in ("hit_rate", "ndcg")),
+            *(f"{one['bfloat16'][name] / found[0][name] - 1:+.1%}" for name in _SCORES),
             f"{one['bfloat16']['ratio']:.2f}x",
         )
         for one in found
     )
     counted = (
-        f"{n:,} users, the right film among 99 others. values: in both tables; ratio: how many times fewer than dense. Bases are columns "
-        "of the first layer, which gets smaller too; all other layers are as they were trained. bfloat16: the same tables rounded to two "
-        "bytes a value; bytes: how many times fewer than dense in float32, with one bit for each column of sparse rows."
+        f"{n:,} users, the right film among 99 others. values: in both tables; ratio: how many times fewer than dense. "
+        "Bases are columns of the first layer: where it gets smaller that is not counted, where it grows it is. All other layers are as "
+        "they were trained. "
+        "bfloat16: the same tables rounded to two bytes a value; bytes: how many times fewer than dense in float32, with a byte for the "
+        "place of each value of sparse rows, and one for each row."
     )
     ways = (
         "closest tables: singular value decomposition of each; closest vectors: of what the first layer makes of it; first order: each row "
@@ -168,12 +172,15 @@ def _closest(model: NcfMlp, ranks: tuple[int, int], *, is_behind: bool) -> Tower
     return Tower(sides[0], sides[1], offset)
 
 
-def _found(way: str, model: NcfMlp, candidates: Candidates, dense: int) -> dict[str, Any]:
-    """The scores of a network, and those with its tables rounded to bfloat16; dense: the values of the dense tables."""
+def _found(way: str, model: NcfMlp, *, candidates: Candidates, trained: NcfMlp) -> dict[str, Any]:
+    """The scores of a network, and those with its tables rounded to bfloat16, beside sizes relative to those of the trained one."""
     scores, half = scores_of(model, candidates), scores_of(in_bfloat16(model), candidates)
-    sizes = {"numel": model.table_numel(), "ratio": dense / model.table_numel()}
-    n_bytes = sum(2 * one.numel() for one in model.tables()) + sum(one.nbytes for one in model.supports())
-    return {"way": way, **dataclasses.asdict(scores), **sizes, "bfloat16": {**dataclasses.asdict(half), "ratio": 4 * dense / n_bytes}}
+    behind, before = (sum(one.numel() for one in net.fc.parameters()) for net in (model, trained))
+    n_more = max(0, behind - before)  # of the first layer, where it has grown
+    dense, numel = trained.table_numel(), model.table_numel() + n_more
+    n_bytes = sum(2 * one.numel() for one in model.tables()) + sum(one.nbytes for one in model.supports()) + 4 * n_more
+    sizes = {"numel": numel, "ratio": dense / numel, "bfloat16": {**dataclasses.asdict(half), "ratio": 4 * dense / n_bytes}}
+    return {"way": way, **dataclasses.asdict(scores), **sizes}
 
 
 def _weights(place: Path) -> Path:

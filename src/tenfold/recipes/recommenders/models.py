@@ -152,8 +152,8 @@ class NcfMlp(nn.Module):
         return [*self.user.parameters(), *self.item.parameters()]
 
     def supports(self) -> list[Tensor]:
-        """What else is stored of embeddings with sparse rows: a bit for each column."""
-        return [one.bits for one in (self.user, self.item) if isinstance(one, SparseRows)]
+        """What else is stored of embeddings with sparse rows: which columns their values are in."""
+        return [held for one in (self.user, self.item) if isinstance(one, SparseRows) for held in (one.places, one.counts)]
 
     def table_numel(self) -> int:
         """How many values both embeddings store."""

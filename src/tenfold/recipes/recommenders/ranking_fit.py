@@ -11,11 +11,9 @@ as right ones are: a network trained with even negatives has densities exp(s), f
 was trained on, which no test has.
 
 Each sweep draws pairs, more of them where p is uncertain, and makes one Gauss-Newton step for all codes, both bases and the offset
-together: conjugate gradients, with the exact blocks of each row and of the bases as preconditioner. In turns (`tower_fit.py`) each moves as
-if the others stayed.
+together (`ranking_step.py`). In turns (`tower_fit.py`) each moves as if the others stayed.
 
-Source: Schraudolph 2002, doi:10.1162/08997660260028683 (generalised Gauss-Newton steps by conjugate gradients); Rendle et al. 2009, arXiv
-1205.2618 (only differences of one user's scores matter for a ranking).
+Source: Rendle et al. 2009, arXiv 1205.2618 (only differences of one user's scores matter for a ranking).
 """
 
 from dataclasses import dataclass, replace
@@ -25,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tenfold.recipes.recommenders.models import NcfMlp
+from tenfold.recipes.recommenders.ranking_step import BLOCK, Step, StepSystem
 from tenfold.recipes.recommenders.tower_fit import Tower, score_gradients, tower_vectors
 
 LISTED = 0.1  # part of a user's items that are above the threshold: ten of a hundred candidates
@@ -32,12 +31,7 @@ TEMPERATURE = 1.5
 EVEN = 0.3  # part of the pairs that are drawn evenly, by o
 FLOOR = 1e-3  # added to p (1 - p): pairs that the model is sure of count a little
 DAMPING, LEAST_DAMPING, COOLING = 0.1, 1e-3, 0.6  # of the diagonals; the first steps are the shortest
-STEPS, TOLERANCE = 12, 1e-4  # of conjugate gradients; the tolerance is of the preconditioned squared residual
 LENGTHS = (1.0, 0.5, 0.25, 0.1)  # of a step: the first that lowers the loss
-BLOCK = 64  # users that are worked on together
-BASIS_PAIRS = 30_000
-
-Step = list[Tensor]  # of the user codes, the user basis, the item codes, the item basis, the offset
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ def in_order(model: NcfMlp, tower: Tower, *, sweeps: int = 10, n_pairs: int = 30
         pairs = drawn_pairs(scores, n_pairs if 2 * sweep >= sweeps else max(1, n_pairs // 3), generator)
         found, gradients = linearised(model, tower, pairs.items)
         loss, shifts, slopes, curvatures = listed_loss(found, pairs, shifts)
-        system = StepSystem(tower, pairs.items, gradients, curvatures, max(damping, LEAST_DAMPING), generator)
+        system = StepSystem(tower, pairs.items, gradients, curvatures, max(damping, LEAST_DAMPING))
         tower, length = _moved(model, tower, system.solve(slopes), pairs, shifts)
         damping *= COOLING if length == LENGTHS[0] else 2.0
         losses.append(loss)
@@ -113,117 +107,6 @@ def listed_loss(scores: Tensor, pairs: Pairs, shifts: Tensor) -> tuple[float, Te
     return float(loss.sum() / weights.sum()), shifts, weights * (p - q), curvature
 
 
-class StepSystem:
-    """The damped normal equations of one step, the shifts eliminated.
-
-    Args:
-        gradients: of scores, (users, n, width); they are overwritten.
-        curvatures: of the loss in the scores, (users, n).
-    """
-
-    def __init__(
-        self, tower: Tower, items: Tensor, gradients: Tensor, curvatures: Tensor, damping: float, generator: torch.Generator
-    ) -> None:
-        self.tower, self.items, self.roots = tower, items, curvatures.sqrt()
-        self.gradients = gradients.mul_(self.roots[..., None])
-        self.common = self.roots / curvatures.sum(1, keepdim=True).sqrt()  # what a shift does, of length 1 for each user
-        blocks, bases = self._row_blocks(), self._basis_block(generator)
-        rows = [_row_damping(block, damping) for block in blocks]
-        self.inverses = [torch.linalg.inv(a + d[..., None] * torch.eye(a.shape[-1])) for a, d in zip(blocks, rows, strict=True)]
-        diagonal = bases.diagonal()
-        of_bases = 0.1 * damping * (diagonal + 0.1 * diagonal.mean())
-        self.root = torch.linalg.cholesky((bases + of_bases.diag()).double())
-        first, second, offset = self._parts(of_bases)
-        self.damping = [rows[0], first, rows[1], second, offset]
-
-    def solve(self, slopes: Tensor) -> Step:
-        """The step, by conjugate gradients from zero."""
-        rest = self.back(slopes / self.roots)
-        step = [torch.zeros_like(part) for part in rest]
-        direction = conditioned = self._conditioned(rest)
-        size = start = _dot(rest, conditioned)
-        for _ in range(STEPS):
-            ahead = self._times(direction)
-            length = size / _dot(direction, ahead)
-            step = [a + length * b for a, b in zip(step, direction, strict=True)]
-            rest = [a - length * b for a, b in zip(rest, ahead, strict=True)]
-            conditioned = self._conditioned(rest)
-            new = _dot(rest, conditioned)
-            if new < TOLERANCE * start:
-                break
-            direction = [a + new / size * b for a, b in zip(conditioned, direction, strict=True)]
-            size = new
-        return step
-
-    def _times(self, step: Step) -> Step:
-        """The damped normal matrix times a step."""
-        return [a + d * b for a, d, b in zip(self.back(self.ahead(step)), self.damping, step, strict=True)]
-
-    def ahead(self, step: Step) -> Tensor:
-        """Changes of all scores, scaled (users, n)."""
-        of_users = step[0] @ self.tower.users.basis + self.tower.users.codes @ step[1]
-        of_items = step[2] @ self.tower.items.basis + self.tower.items.codes @ step[3] + step[4]
-        found = [
-            (g * (x[:, None] + of_items[items])).sum(-1)
-            for g, x, items in zip(self.gradients.split(BLOCK), of_users.split(BLOCK), self.items.split(BLOCK), strict=True)
-        ]
-        return centred(torch.cat(found), self.common)
-
-    def back(self, values: Tensor) -> Step:
-        """The transposed of `ahead`."""
-        values = centred(values, self.common)
-        of_users, of_items = [], torch.zeros(len(self.tower.items.codes), len(self.tower.offset))
-        for g, v, items in zip(self.gradients.split(BLOCK), values.split(BLOCK), self.items.split(BLOCK), strict=True):
-            each = g * v[..., None]
-            of_users.append(each.sum(1))
-            of_items.index_add_(0, items.flatten(), each.flatten(0, 1))
-        x, (users, rows) = torch.cat(of_users), (self.tower.users, self.tower.items)
-        codes = users.kept(x @ users.basis.mT), rows.kept(of_items @ rows.basis.mT)
-        return [codes[0], users.codes.mT @ x, codes[1], rows.codes.mT @ of_items, of_items.sum(0)]
-
-    def _conditioned(self, rest: Step) -> Step:
-        codes = [(inverse @ part[..., None])[..., 0] for inverse, part in zip(self.inverses, rest[::2], strict=False)]
-        flat = torch.cat([rest[1].flatten(), rest[3].flatten(), rest[4]]).double()
-        bases = self._parts(torch.cholesky_solve(flat[:, None], self.root)[:, 0].float())
-        return [codes[0], bases[0], codes[1], bases[1], bases[2]]
-
-    def _parts(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """User basis, item basis and offset of a flat vector."""
-        users, items, width = len(self.tower.users.basis), len(self.tower.items.basis), len(self.tower.offset)
-        parts = flat.reshape(-1, width).split((users, items, 1))
-        return parts[0], parts[1], parts[2][0]
-
-    def _row_blocks(self) -> tuple[Tensor, Tensor]:
-        """Normal matrices of each user's and each item's codes."""
-        of_users, size = [], self.tower.items.codes.shape[1]
-        of_items = torch.zeros(len(self.tower.items.codes), size * size)
-        for g, common, items in zip(self.gradients.split(BLOCK), self.common.split(BLOCK), self.items.split(BLOCK), strict=True):
-            a, c = g @ self.tower.users.basis.mT, g @ self.tower.items.basis.mT
-            a = a - common[..., None] * (common[..., None] * a).sum(1, keepdim=True)
-            of_users.append(a.mT @ a)
-            of_items.index_add_(0, items.flatten(), (c[..., :, None] * c[..., None, :]).reshape(-1, size * size))
-        return self.tower.users.solvable(torch.cat(of_users)), self.tower.items.solvable(of_items.reshape(-1, size, size))
-
-    def _basis_block(self, generator: torch.Generator) -> Tensor:
-        """The normal matrix of both bases and the offset, from some users, scaled to all."""
-        n_users, n = self.items.shape
-        chosen = torch.randperm(n_users, generator=generator)[: max(1, BASIS_PAIRS // n)]
-        found = torch.zeros(())
-        for part in chosen.split(max(1, 8_000 // n)):
-            g, common, items = self.gradients[part], self.common[part], self.items[part]
-            a, c = self.tower.users.codes[part], self.tower.items.codes[items]
-            features = torch.cat([a[:, None].expand(-1, n, -1), c, c.new_ones(len(part), n, 1)], -1)
-            jacobian = (features[..., None] * g[..., None, :]).flatten(2)
-            jacobian = (jacobian - common[..., None] * (common[..., None] * jacobian).sum(1, keepdim=True)).flatten(0, 1)
-            found = found + jacobian.mT @ jacobian
-        return found * (n_users / len(chosen))
-
-
-def centred(values: Tensor, common: Tensor) -> Tensor:
-    """Values (.., n) without their part along common (.., n), which is of length 1."""
-    return values - common * (common * values).sum(-1, keepdim=True)
-
-
 def linearised(model: NcfMlp, tower: Tower, items: Tensor) -> tuple[Tensor, Tensor]:
     """Scores (users, n) of each user's items, and their gradients (users, n, width)."""
     found, vectors = [], tower.items.vectors + tower.offset
@@ -251,13 +134,3 @@ def _moved(model: NcfMlp, tower: Tower, step: Step, pairs: Pairs, shifts: Tensor
         if loss(moved := Tower(users, items, tower.offset + length * step[4])) < start:
             return moved, length
     return tower, 0.0
-
-
-def _row_damping(blocks: Tensor, damping: float) -> Tensor:
-    """(rows, 1)."""
-    size = blocks.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
-    return damping * (size + 0.1 * size.mean())
-
-
-def _dot(one: Step, other: Step) -> float:
-    return sum(float((a * b).sum()) for a, b in zip(one, other, strict=True))

@@ -47,17 +47,19 @@ class Side:
         """Values (n, k) of codes, zero outside of the support."""
         return values if self.support is None else values * self.support
 
-    def solvable(self, blocks: Tensor) -> Tensor:
-        """Normal matrices (n, k, k) of the codes in which those outside of the support stand by themselves."""
+    def counts(self) -> Tensor:
+        """(n): how many codes of each row may differ from zero."""
         if self.support is None:
-            return blocks
-        used, size = self.support.to(blocks.dtype), blocks.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
-        return blocks * used[:, :, None] * used[:, None, :] + torch.diag_embed((1 - used) * size)
+            return torch.full((len(self.codes),), self.codes.shape[1])
+        return self.support.sum(1)
 
-    def split(self, size: int) -> "list[Side]":
-        """Its rows in parts."""
-        supports = [None] * len(self.codes) if self.support is None else self.support.split(size)
-        return [Side(codes, self.basis, support) for codes, support in zip(self.codes.split(size), supports, strict=False)]
+    def local(self) -> tuple[Tensor, Tensor]:
+        """Of each row the places (n, m) of the codes that may differ from zero, and their atoms (n, m, width); atoms of zeros fill up."""
+        n, k = self.codes.shape
+        if self.support is None:
+            return torch.arange(k).expand(n, k), self.basis.expand(n, k, -1)
+        places = self.support.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, : int(self.counts().max())]
+        return places, self.basis[places] * self.support.gather(1, places)[..., None]
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,10 @@ def in_turns(model: NcfMlp, tower: Tower, *, sweeps: int = 8, n_columns: int = 4
     """The tower after some sweeps, and the mean weighted squared error of a score that each sweep started from.
 
     Args:
+        tower: without supports, which these steps would not keep to.
         n_columns: items that a user's equations are summed over, drawn anew for each block of users; and the other way round.
     """
+    assert tower.users.support is None and tower.items.support is None
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         x, y = tower_vectors(model)
@@ -166,15 +170,15 @@ def _codes(
         mine, others: of the trained network.
     """
     found, total, weight = [], 0.0, 0.0
-    for part, teacher in zip(side.split(BLOCK), mine.split(BLOCK), strict=True):
+    for codes, teacher in zip(side.codes.split(BLOCK), mine.split(BLOCK), strict=True):
         columns = _drawn(len(others), n_columns, generator)
         with torch.no_grad():
             wanted = model.behind(teacher[:, None] + others[columns])
-        scores, g = score_gradients(model, part.vectors[:, None] + fixed[columns])
+        scores, g = score_gradients(model, (codes @ side.basis)[:, None] + fixed[columns])
         jacobian, rest, w = g @ side.basis.mT, wanted - scores, _weights(wanted)
         weighted = jacobian * w[..., None]
         gram, right = _damped(weighted.mT @ jacobian, damping), (weighted.mT @ rest[..., None])[..., 0]
-        found.append(part.codes + torch.linalg.solve(part.solvable(gram), part.kept(right)[..., None])[..., 0])
+        found.append(codes + torch.linalg.solve(gram, right[..., None])[..., 0])
         total, weight = total + float((w * rest.square()).sum()), weight + float(w.sum())
     return torch.cat(found), total / weight
 
