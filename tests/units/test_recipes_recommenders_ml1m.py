@@ -31,7 +31,7 @@ def test_all_ways_and_controls(folder: Path) -> None:
     ways = ["closest tables", "closest vectors", "first order", "in turns", "in order", "sparse rows"]
     assert names[:3] == ["dense", "no user table", "no item table"]
     assert [name.partition(",")[0] for name in names[3:]] == ways * 3
-    assert [row[5:7] for row in result.rows[:4]] == [("1,400", "1.00x"), ("800", "1.75x"), ("600", "2.33x"), ("420", "3.33x")]
+    assert [row[7:9] for row in result.rows[:4]] == [("1,400", "1.00x"), ("800", "1.75x"), ("600", "2.33x"), ("420", "3.33x")]
     assert [row[-1] for row in result.rows[:4]] == ["2.00x", "3.50x", "4.67x", "6.67x"]
     assert (folder / "out" / "ml1m.md").read_text() == result.markdown()
     kept = sorted((folder / "out" / "runs").iterdir())

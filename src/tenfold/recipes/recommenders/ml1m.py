@@ -24,8 +24,8 @@ from tenfold.data.movielens import Candidates, read_candidates
 from tenfold.recipes.finished_runs import digest_of, kept_place, read_kept, write_kept
 from tenfold.recipes.options import Options, look
 from tenfold.recipes.recommenders.models import NcfMlp, read_ncf_mlp
-from tenfold.recipes.recommenders.ranking import RankingScores, ranking_scores
-from tenfold.recipes.recommenders.ranking_fit import in_order
+from tenfold.recipes.recommenders.ranking import RankingScores, expected_scores, ranking_scores
+from tenfold.recipes.recommenders.ranking_fit import TEMPERATURE, in_order, scores_of_all
 from tenfold.recipes.recommenders.sparse_fit import sparse_rows
 from tenfold.recipes.recommenders.tower_fit import Side, Tower, as_model, first_order, in_turns
 from tenfold.recipes.shown import Table, write_result
@@ -36,9 +36,9 @@ WEIGHTS = ("weights/ml1m_ncf_mlp.safetensors", "ml1m_ncf_mlp.safetensors")
 TAKES = ("epochs",)
 RANKS = ((6, 6), (8, 8), (12, 12))
 SWEEPS = 8
-VERSION = 5
+VERSION = 6
 _SCORES = ("hit_rate", "ndcg")
-_COLUMNS = ("tables", "HR@10", "", "NDCG@10", "", "values", "ratio", "bfloat16: HR@10", "NDCG@10", "bytes")
+_COLUMNS = ("tables", "HR@10", "", "NDCG@10", "", "expected: HR@10", "NDCG@10", "values", "ratio", "bfloat16: HR@10", "NDCG@10", "bytes")
 
 
 def run(options: Options) -> Table:
@@ -48,7 +48,8 @@ def run(options: Options) -> Table:
     check_fit(candidates, model)
     sweeps, seed = options.epochs or SWEEPS, options.seeds[0]
     dense = model.table_numel()
-    measured = functools.partial(_found, candidates=candidates, trained=model)
+    right = (scores_of_all(model) / TEMPERATURE).softmax(1)
+    measured = functools.partial(_found, candidates=candidates, trained=model, right=right)
     found = [measured("dense", model)]
     for side, removed in {"user": model.user, "item": model.item}.items():
         control = measured(f"no {side} table", without(model, side))
@@ -133,6 +134,7 @@ def table(found: list[dict[str, Any]], n: int) -> Table:
         (
             one["way"],
             *(text for name in _SCORES for text in (f"{one[name]:.4f}", f"{one[name] / found[0][name] - 1:+.1%}")),
+            *(f"{one['expected'][name] / found[0]['expected'][name] - 1:+.1%}" for name in _SCORES),
             f"{one['numel']:,}",
             f"{one['ratio']:.2f}x",
             *(f"{one['bfloat16'][name] / found[0][name] - 1:+.1%}" for name in _SCORES),
@@ -141,7 +143,8 @@ def table(found: list[dict[str, Any]], n: int) -> Table:
         for one in found
     )
     counted = (
-        f"{n:,} users, the right film among 99 others. values: in both tables; ratio: how many times fewer than dense. "
+        f"{n:,} users, the right film among 99 others. expected: the mean over all tests that the trained network itself would draw, for "
+        "all users: the right film by its own scores, the others evenly. values: in both tables; ratio: how many times fewer than dense. "
         "Bases are columns of the first layer: where it gets smaller that is not counted, where it grows it is. All other layers are as "
         "they were trained. "
         "bfloat16: the same tables rounded to two bytes a value; bytes: how many times fewer than dense in float32, with a byte for the "
@@ -172,15 +175,19 @@ def _closest(model: NcfMlp, ranks: tuple[int, int], *, is_behind: bool) -> Tower
     return Tower(sides[0], sides[1], offset)
 
 
-def _found(way: str, model: NcfMlp, *, candidates: Candidates, trained: NcfMlp) -> dict[str, Any]:
-    """The scores of a network, and those with its tables rounded to bfloat16, beside sizes relative to those of the trained one."""
+def _found(way: str, model: NcfMlp, *, candidates: Candidates, trained: NcfMlp, right: Tensor) -> dict[str, Any]:
+    """The scores of a network, and those with its tables rounded to bfloat16, beside sizes relative to those of the trained one.
+
+    right: see `expected_scores`.
+    """
     scores, half = scores_of(model, candidates), scores_of(in_bfloat16(model), candidates)
     behind, before = (sum(one.numel() for one in net.fc.parameters()) for net in (model, trained))
     n_more = max(0, behind - before)  # of the first layer, where it has grown
     dense, numel = trained.table_numel(), model.table_numel() + n_more
     n_bytes = sum(2 * one.numel() for one in model.tables()) + sum(one.nbytes for one in model.supports()) + 4 * n_more
     sizes = {"numel": numel, "ratio": dense / numel, "bfloat16": {**dataclasses.asdict(half), "ratio": 4 * dense / n_bytes}}
-    return {"way": way, **dataclasses.asdict(scores), **sizes}
+    own = expected_scores(scores_of_all(model), right)
+    return {"way": way, **dataclasses.asdict(scores), "expected": dataclasses.asdict(own), **sizes}
 
 
 def _weights(place: Path) -> Path:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from tenfold.recipes.auc import auc
 
+ROWS = 512  # that are worked on together
+
 
 @dataclass(frozen=True)
 class RankingScores:
@@ -43,6 +45,40 @@ def ranking_scores(scores: Tensor, *, top: int = 10) -> RankingScores:
     is_hit = place <= top
     gain = torch.where(is_hit, math.log(2) / (place + 1.0).log(), torch.zeros(()).double())
     return RankingScores(float(is_hit.double().mean()), float(gain.mean()), top, len(scores))
+
+
+def expected_scores(scores: Tensor, right: Tensor, *, top: int = 10, wrong: int = 99) -> RankingScores:
+    """What `ranking_scores` gives on the mean of all tests whose right items are drawn by a distribution, and the wrong ones evenly.
+
+    Args:
+        scores: of all items for each row, (rows, items).
+        right: probabilities of being the right item, (rows, items).
+        wrong: how many others are drawn, each from all items.
+
+    Raises:
+        ValueError: the shapes differ, or a score is not finite.
+
+    >>> scores, right = torch.tensor([[2.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    >>> expected_scores(scores, right, top=1, wrong=3)  # the best item is above itself in half of the cases, as equal ones are
+    RankingScores(hit_rate=0.421875, ndcg=0.421875, top=1, n=1)
+    """
+    if scores.shape != right.shape or scores.dim() != 2 or not scores.numel():
+        raise ValueError(
+            f"scores of shape {tuple(scores.shape)} were given with probabilities of shape {tuple(right.shape)}; one shape (rows, items) "
+            "is needed: give both for all items"
+        )
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError(f"{int((~torch.isfinite(scores)).sum())} scores are not finite; finite ones are needed: the model has diverged")
+    hits, gains = 0.0, 0.0
+    for some, p in zip(scores.split(ROWS), right.split(ROWS), strict=True):
+        ordered = some.sort(1).values
+        below, upto = (torch.searchsorted(ordered, some.contiguous(), right=is_right) for is_right in (False, True))
+        above = 1 - (below + upto).double() / (2 * some.shape[1])  # part of the items with a higher score, half of the equal ones
+        for n in range(top):
+            likely = p * math.comb(wrong, n) * above**n * (1 - above) ** (wrong - n)  # n of those that are drawn are above
+            hits += float(likely.sum())
+            gains += float(likely.sum()) * math.log(2) / math.log(n + 2)
+    return RankingScores(hits / len(scores), gains / len(scores), top, len(scores))
 
 
 @dataclass(frozen=True)
