@@ -146,9 +146,8 @@ def table(found: list[dict[str, Any]], n: int) -> Table:
         f"{n:,} users, the right film among 99 others. expected: the mean over all tests that the trained network itself would draw, for "
         "all users: the right film by its own scores, the others evenly. values: in both tables; ratio: how many times fewer than dense. "
         "Bases are columns of the first layer: where it gets smaller that is not counted, where it grows it is. All other layers are as "
-        "they were trained. "
-        "bfloat16: the same tables rounded to two bytes a value; bytes: how many times fewer than dense in float32, with a byte for the "
-        "place of each value of sparse rows, and one for each row."
+        "they were trained. bfloat16: the same tables rounded to two bytes a value; bytes: how many times fewer than dense in float32, "
+        "with a byte for the place of each value of sparse rows, and one for each row."
     )
     ways = (
         "closest tables: singular value decomposition of each; closest vectors: of what the first layer makes of it; first order: each row "
