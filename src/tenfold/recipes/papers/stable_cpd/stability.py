@@ -45,7 +45,7 @@ class Effort:
     steps: int = 600
     batch_size: int = 32
     fractions: tuple[float, ...] = (0.25, 0.5, 0.75)
-    lrs: tuple[float, ...] = (1e-4, 1e-3, 1e-2)
+    lrs: tuple[float, ...] = (1e-4, 1e-3, 3e-3, 1e-2)
     slack: float = 1.01
     corrections: int = 200
 
