@@ -125,7 +125,7 @@ def _shared_out(gains: Sequence[Tensor], n_values: int) -> list[Tensor]:
     """How many atoms each row of each table gets: those at the lowest price for a value at which all together are few enough."""
 
     def at(price: float) -> list[Tensor]:
-        return [(price * torch.arange(gain.shape[1]) - gain).argmin(1) for gain in gains]
+        return [(price * torch.arange(gain.shape[1], device=gain.device) - gain).argmin(1) for gain in gains]
 
     low, high = 0.0, max(float(gain.max()) for gain in gains) + 1e-300
     for _ in range(BISECTIONS):

@@ -38,8 +38,7 @@ def ranking_scores(scores: Tensor, *, top: int = 10) -> RankingScores:
             f"scores of shape {tuple(scores.shape)} were given for the first {top}; (rows, candidates) with more candidates than {top} are "
             "needed: give more candidates, or a smaller top"
         )
-    if not bool(torch.isfinite(scores).all()):
-        raise ValueError(f"{int((~torch.isfinite(scores)).sum())} scores are not finite; finite ones are needed: the model has diverged")
+    _check_finite(scores)
     right, others = scores[:, :1].double(), scores[:, 1:].double()
     place = 1 + (others > right).sum(1) + ((others == right).sum(1) + 1) // 2
     is_hit = place <= top
@@ -67,8 +66,7 @@ def expected_scores(scores: Tensor, right: Tensor, *, top: int = 10, wrong: int 
             f"scores of shape {tuple(scores.shape)} were given with probabilities of shape {tuple(right.shape)}; one shape (rows, items) "
             "is needed: give both for all items"
         )
-    if not bool(torch.isfinite(scores).all()):
-        raise ValueError(f"{int((~torch.isfinite(scores)).sum())} scores are not finite; finite ones are needed: the model has diverged")
+    _check_finite(scores)
     hits, gains = 0.0, 0.0
     for some, p in zip(scores.split(ROWS), right.split(ROWS), strict=True):
         ordered = some.sort(1).values
@@ -110,3 +108,8 @@ def rating_scores(predictions: Tensor, ratings: Tensor, *, lowest: float = 1.0, 
     labels = (ratings >= liked).double()
     error = (predictions.double().clamp(lowest, highest) - ratings.double()).square().mean().sqrt()
     return RatingScores(float(error), auc(predictions.double(), labels), float(labels.mean()), len(ratings))
+
+
+def _check_finite(scores: Tensor) -> None:
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError(f"{int((~torch.isfinite(scores)).sum())} scores are not finite; finite ones are needed: the model has diverged")
