@@ -166,9 +166,7 @@ def test_states_that_are_too_large_are_made_in_parts(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(convolve_run, "TILE_BYTES", 2 * 4 * 12 * 7 * 6)
         sizes: list[int] = []
         part = convolve_run._part
-        monkeypatch.setattr(
-            convolve_run, "_part", lambda plan, prepared, x, spatial: sizes.append(len(x)) or part(plan, prepared, x, spatial)
-        )
+        monkeypatch.setattr(convolve_run, "_part", lambda products, x, spatial: sizes.append(len(x)) or part(products, x, spatial))
         y = layer(x)
     assert sizes == [2, 2, 1] and y.is_contiguous(memory_format=memory)
     assert_close(y, whole)

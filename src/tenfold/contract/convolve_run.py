@@ -1,7 +1,7 @@
 """Convolutions: the steps of (N, in, *positions) -> (N, out, *positions), one after another."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tenfold.contract.steps import ContractionPlan
 
-FEWEST_CHANNELS = 12  # matrix products with fewer rows or columns take up to five times as long as torch's convolutions
+FEWEST_CHANNELS = 12  # matrix products with fewer rows or columns may take up to five times as long as torch's convolutions
 MOVED_BATCH = 16  # images; smaller batches lose more by being laid out anew than they gain
 LARGE_STATE = 1 << 16  # values of a state; with smaller ones torch's convolutions of a kernel of one value are faster for few images
 FRESH_BYTES, TILE_BYTES = 32 << 20, 8 << 20  # what malloc never keeps for the next time; and of parts that it does
@@ -30,7 +30,7 @@ def convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spati
     `spatial(x, weight, groups)` is the layer's own dense convolution; None: it maps the channels of each position to that position.
     """
     if _is_multiplied(plan, x, spatial is None):
-        return _multiplied(plan, prepared, x, spatial)
+        return _multiplied(_products(plan, prepared, spatial is None), x, spatial)
     is_moved = _is_moved(plan, x)
     if is_moved:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -40,6 +40,15 @@ def convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spati
 
 def convolution(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, is_pointwise: bool) -> Callable[[Tensor, Spatial], Tensor]:
     """`convolve` for inputs of the shape of x: what it would decide for each of them is decided once."""
+
+    def anew(x: Tensor, spatial: Spatial) -> Tensor:
+        return convolve(plan, prepared, x, None if is_pointwise else spatial)
+
+    if not (plan.is_cached and plan.is_plain):
+        return anew
+    if _is_multiplied(plan, x, is_pointwise):
+        products, is_transformed = _products(plan, prepared, is_pointwise), torch._C._are_functorch_transforms_active
+        return lambda x, spatial: anew(x, spatial) if is_transformed() else _multiplied(products, x, spatial)
     steps = [
         (step.kind == "convolve" and not is_pointwise, weight, step.n_shared) for step, weight in zip(plan.steps, prepared, strict=True)
     ]
@@ -50,31 +59,48 @@ def convolution(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, is
             x = spatial(x, weight, n_groups) if is_spatial else pointwise(x, weight, None, 1, 0, 1, n_groups)
         return x
 
-    if plan.is_cached and plan.is_plain and not _is_multiplied(plan, x, is_pointwise):
-        return plain
-    return lambda x, spatial: convolve(plan, prepared, x, None if is_pointwise else spatial)
+    return plain
 
 
 # -- on a CPU, without gradients: matrix products that also lay images out --------------------------------------------------
 
 
 def _is_multiplied(plan: ContractionPlan, like: Tensor, is_pointwise: bool) -> bool:
-    """Whether products pay: with few images only where these are large. What torch.vmap hands out does not tell its layout."""
-    if like.dim() != 4 or not (is_pointwise or len(plan.steps) > 1):
+    """Whether products pay: beside a depthwise step always, as that is twice as fast with its channels last; else where images are
+    many or large, and channels not few. What torch.vmap hands out does not tell its layout.
+    """
+    if like.dim() != 4 or not (is_pointwise or len(plan.steps) > 1) or not (plan.is_cached and plan.is_plain):
         return False
-    if not (plan.is_cached and plan.is_plain) or (plan.batch == 1 and plan.largest < LARGE_STATE) or plan.narrowest < FEWEST_CHANNELS:
+    if not plan.is_depthwise and ((plan.batch == 1 and plan.largest < LARGE_STATE) or plan.narrowest < FEWEST_CHANNELS):
         return False
     return like.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
 
 
-def _multiplied(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:
+class _Products(NamedTuple):
+    """The steps, each a matrix for the channels of every place, or a kernel and its groups; and the most channels between two of them."""
+
+    steps: list[tuple[Literal["matrix", "groups", "spatial"], Tensor, int]]
+    n_channels: int
+
+
+def _products(plan: ContractionPlan, prepared: Sequence[Tensor], is_pointwise: bool) -> _Products:
+    steps = []
+    for step, weight in zip(plan.steps, prepared, strict=True):
+        if step.kind == "convolve" and not is_pointwise:
+            steps.append(("spatial", weight, step.n_shared))
+        else:
+            steps.append(("groups", weight, step.n_shared) if step.n_shared > 1 else ("matrix", weight.flatten(1), 1))
+    return _Products(steps, max(weight.shape[0] for weight in prepared[:-1] or prepared))
+
+
+def _multiplied(products: _Products, x: Tensor, spatial: Spatial | None) -> Tensor:
     """The steps; where states are so large that every one takes fresh memory from the system, for parts of the batch in turn."""
-    state = max(weight.shape[0] for weight in prepared[:-1] or prepared) * x.shape[2] * x.shape[3] * x.element_size()
+    state = products.n_channels * x.shape[2] * x.shape[3] * x.element_size()
     if state * len(x) <= FRESH_BYTES:
-        return _part(plan, prepared, x, spatial)
+        return _part(products, x, spatial)
     y, end = x.new_empty(0), 0
     for part in x.split(max(1, TILE_BYTES // state)):
-        found, start, end = _part(plan, prepared, part, spatial), end, end + len(part)
+        found, start, end = _part(products, part, spatial), end, end + len(part)
         if not start:
             layout = torch.contiguous_format if found.is_contiguous() else torch.channels_last
             y = torch.empty((len(x), *found.shape[1:]), dtype=x.dtype, memory_format=layout)
@@ -82,16 +108,16 @@ def _multiplied(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, sp
     return y
 
 
-def _part(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:
+def _part(products: _Products, x: Tensor, spatial: Spatial | None) -> Tensor:
     """The steps, with channels last between the first and the last of them: a product reads and writes either layout at no cost."""
     comes_last = not x.is_contiguous() and _is_last(x)
-    for number, (step, weight) in enumerate(zip(plan.steps, prepared, strict=True), 1):
-        if step.kind == "convolve" and spatial is not None:
-            x = spatial(x, weight, step.n_shared)
-        elif step.n_shared > 1:
-            x = F.conv2d(x, weight, groups=step.n_shared)
+    for number, (kind, weight, n_groups) in enumerate(products.steps, 1):
+        if kind == "matrix":
+            x = _product(x, weight, comes_last or number < len(products.steps))
+        elif spatial is not None and kind == "spatial":
+            x = spatial(x, weight, n_groups)
         else:
-            x = _product(x, weight, comes_last or number < len(plan.steps))
+            x = F.conv2d(x, weight, groups=n_groups)
     return x.contiguous(memory_format=torch.channels_last if comes_last else torch.contiguous_format)
 
 
@@ -99,18 +125,29 @@ def _is_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last)
 
 
-def _product(x: Tensor, weight: Tensor, is_last: bool) -> Tensor:
-    """(N, o, height, width) from (N, i, height, width) and (o, i, 1, 1), with the channels last or first in memory."""
-    n, _, height, width = x.shape
-    matrix = weight.flatten(1)
-    places = x.permute(0, 2, 3, 1).flatten(1, 2) if _is_last(x) else x.flatten(2).transpose(1, 2)
-    if is_last and _is_last(x):
-        y = F.linear(places, matrix)
-    elif is_last:
-        y = torch.bmm(places, matrix.t().expand(n, -1, -1))
+def _product(x: Tensor, matrix: Tensor, is_last: bool) -> Tensor:
+    """(N, o, height, width) from (N, i, height, width) and (o, i), with the channels last or first in memory.
+
+    Strides are given as numbers: of a few images each view that torch derives costs as much as a tenth of the product.
+    """
+    n, c, height, width = x.shape
+    n_places, n_out = height * width, len(matrix)
+    is_first = x.is_contiguous()
+    if not (is_first or _is_last(x)):
+        x, is_first = x.contiguous(), True
+    if is_last:
+        if n != 1 and is_first:
+            places = x.as_strided((n, n_places, c), (n_places * c, 1, n_places))
+            y = torch.bmm(places, matrix.t().expand(n, -1, -1))
+        else:
+            y = torch.mm(x.as_strided((n * n_places, c), (1, n_places) if is_first else (c, 1)), matrix.t())
+        return y.as_strided((n, n_out, height, width), (n_places * n_out, 1, width * n_out, n_out))
+    strides = (n_places, 1) if is_first else (1, c)
+    if n == 1:
+        y = torch.mm(matrix, x.as_strided((c, n_places), strides))
     else:
-        return torch.bmm(matrix.expand(n, -1, -1), places.transpose(1, 2)).unflatten(2, (height, width))
-    return y.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        y = torch.bmm(matrix.expand(n, -1, -1), x.as_strided((n, c, n_places), (n_places * c, *strides)))
+    return y.view(n, n_out, height, width)
 
 
 # -- any device, with or without gradients -----------------------------------------------------------------------------------
@@ -125,7 +162,7 @@ def _is_moved(plan: ContractionPlan, x: Tensor) -> bool:
         return False
     if x.shape[0] < MOVED_BATCH or not x.is_contiguous():
         return False
-    return any(step.kind == "convolve" and step.n_shared > 1 and step.n_shared == step.group.shape[0] for step in plan.steps)
+    return plan.is_depthwise
 
 
 def _convolve(plan: ContractionPlan, prepared: Sequence[Tensor], x: Tensor, spatial: Spatial | None) -> Tensor:

@@ -158,6 +158,11 @@ class ContractionPlan:
         return is_ordered and all(step.n_shared == 1 for step in self.steps if step.kind == "linear")
 
     @cached_property
+    def is_depthwise(self) -> bool:
+        """Whether the spatial step of a convolution has one channel in each group."""
+        return any(step.kind == "convolve" and step.n_shared > 1 and step.n_shared == step.group.shape[0] for step in self.steps)
+
+    @cached_property
     def narrowest(self) -> int:
         """The fewest channels that a pointwise step of a convolution reads or writes; 0 where there is none."""
         return min((min(step.group.shape[:2]) for step in self.steps if step.kind == "linear"), default=0)
