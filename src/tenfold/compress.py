@@ -37,7 +37,7 @@ def compress(
     calibration: Any = None,
     sequential: bool = False,
     inplace: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     sweeps: int = 200,
     progress: Progress | None = None,
 ) -> nn.Module:
@@ -52,6 +52,7 @@ def compress(
         sequential: calibrate layers in the order of their calls on inputs from the layers already compressed, to the outputs of the dense
             ones, see `tenfold.sequential`: errors do not add up, for some more runs of the model.
         inplace: change the model itself, which saves the memory of a copy. (A model that is a layer itself comes back as a new one.)
+        seed: of solvers that start at random; left out, the plan's, whose errors are those of its seed, or 0.
         sweeps: at most so many sweeps of iterative solvers.
 
     Raises:
@@ -65,7 +66,8 @@ def compress(
     model = unwrapped(model)
     calibration = rereadable(calibration)
     if not isinstance(plan, Plan):
-        plan = explicit_plan(model, plan, seed=seed)
+        plan = explicit_plan(model, plan, seed=seed or 0)
+    seed = plan.seed if seed is None else seed
     view = opened_view(model)
     reference: nn.Module | None = view
     if inplace and calibration is not None and (reference := _sharing(view)) is not None:

@@ -47,7 +47,7 @@ def test_every_option_is_an_argument_of_finetune() -> None:
     names = {one.name for one in dataclasses.fields(Training)} - HANDLED
     teacher = torch.nn.Linear(2, 2)
     options = Training().options(teacher, 3)
-    assert set(options) == names | {"teacher", "seed"}
+    assert set(options) == names - {"teacher_weight"} | {"teacher", "seed"}
     assert options["teacher"] is teacher and Training(distill=False).options(teacher, 3)["teacher"] is None
     changed = Training(**CHANGED).options(None, 0)
     assert {name: changed[name] for name in CHANGED} == CHANGED
@@ -56,6 +56,7 @@ def test_every_option_is_an_argument_of_finetune() -> None:
 def test_what_is_not_given_is_as_in_the_library() -> None:
     defaults = tenfold.finetune.__kwdefaults__
     options = Training().options(None, 0)
+    assert "teacher_weight" not in options
     assert options == {name: defaults[name] for name in options}
 
 
@@ -76,6 +77,18 @@ def test_finetune_passes_them_on(folder: Path, tmp_path: Path, calls: list[dict[
     files = ["--weights", f"{tmp_path}/small.safetensors", "--teacher", f"{folder}/dense.pt", "--out", f"{tmp_path}/better.safetensors"]
     assert run(["finetune", f"{folder}/net.py:network", *files, "--train", f"{folder}/net.py:train", *words()]) == 0
     assert [{name: one[name] for name in CHANGED} for one in calls] == [CHANGED]
+
+
+def test_a_share_for_a_teacher_needs_one(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`compress` says so before it plans."""
+    small = tenfold.compress(read_model(f"{folder}/net.py:network", folder / "dense.pt"), tenfold.SVD(rank=4))
+    tenfold.save(small, tmp_path / "small.safetensors")
+    files = ["--weights", f"{tmp_path}/small.safetensors", "--out", f"{tmp_path}/better.safetensors"]
+    assert run(["finetune", f"{folder}/net.py:network", *files, "--train", f"{folder}/net.py:train", "--teacher-weight", "0.5"]) == 2
+    assert "--teacher-weight is 0.5 without a teacher; a model to learn from is needed" in capsys.readouterr().err
+    command = ["compress", f"{folder}/net.py:network", "--budget", "params=0.5", "--out", f"{tmp_path}/out"]
+    assert run([*command, "--finetune", f"{folder}/net.py:train", "--no-distill", "--teacher-weight", "0.5"]) == 2
+    assert "--teacher-weight is 0.5 without a teacher" in capsys.readouterr().err
 
 
 def test_finetune_writes_no_file_that_cannot_be_read_again(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

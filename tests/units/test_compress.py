@@ -130,6 +130,9 @@ def test_the_same_seed_gives_the_same_result():
     high = {"down": CP(rank=30)}
     a, b = (compress(model, high, seed=seed, sweeps=3) for seed in (0, 1))
     assert not torch.equal(a.down.weight, b.down.weight)
+    made = plan(model, "cp:rank=30", filter="down", seed=1)
+    assert torch.equal(compress(model, made, sweeps=3).down.weight, b.down.weight), "a plan is carried out with its seed"
+    assert torch.equal(compress(model, made, seed=0, sweeps=3).down.weight, a.down.weight)
 
 
 @pytest.mark.parametrize("format", [SVD(rank=3), Tucker(rank=3), TT(rank=3)], ids=str)

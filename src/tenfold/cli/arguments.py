@@ -212,8 +212,8 @@ class Training:
     """flip: images are mirrored at random; crop: also cut out at random places."""
     precision: Precision = "float32"
     """Of products; auto: bfloat16 where the machine computes with it, which is faster there, else float32."""
-    teacher_weight: float = 0.9
-    """The original model's share of the loss, 0 to 1; the labels have the rest."""
+    teacher_weight: float | None = None
+    """The original model's share of the loss, 0 to 1, 0.9 where not given; the labels have the rest."""
     feature_weight: float = 0.0
     """Part of the original model's lessons that are on layers, not on outputs, 0 to 1."""
     sensitivity_weight: float = 0.0
@@ -224,6 +224,14 @@ class Training:
     """Multiply with weights rebuilt from factors: faster for small convolutions."""
     channels_last: bool = False
     """Lay images out with channels last: faster convolutions on a CPU."""
+
+    def check(self, has_teacher: bool) -> None:
+        """Raises ValueError where a share of the loss is given to a teacher that there is none of."""
+        if self.teacher_weight is not None and not (self.distill and has_teacher):
+            raise ValueError(
+                f"--teacher-weight is {self.teacher_weight:g} without a teacher; a model to learn from is needed: give --teacher in "
+                "tenfold finetune and no --no-distill, or leave the weight out"
+            )
 
     def run(
         self, small: nn.Module, data: Any, teacher: nn.Module | None, checkpoint: Path, seed: int, progress: Progress
@@ -240,11 +248,11 @@ class Training:
             "batch_size": self.batch_size,
             "augment": None if self.augment == "none" else self.augment,
             "precision": self.precision,
-            "teacher_weight": self.teacher_weight,
             "feature_weight": self.feature_weight,
             "sensitivity_weight": self.sensitivity_weight,
             "bound_lr": self.bound_lr,
             "rebuild": self.rebuild,
             "channels_last": self.channels_last,
             "seed": seed,
+            **({} if self.teacher_weight is None else {"teacher_weight": self.teacher_weight}),
         }

@@ -72,6 +72,7 @@ def compress(
     common.apply()
     given = _given_plan(plan, planning)
     check_training(training, finetune)
+    training.check(has_teacher=True)
     check_validation(validation, planning, finetune, data.data)
     with writable_folder(out), Steps() as steps:
         steps("reading model and data", 0, 1)
@@ -247,7 +248,6 @@ class Job:
             plan,
             calibration=self.calibration,
             sequential=self.sequential,
-            seed=self.seed,
             progress=self.steps.named("compress"),
         )
         before, history = None, None

@@ -37,6 +37,7 @@ def finetune(
           --out better.safetensors
     """
     common.apply()
+    training.check(has_teacher=teacher is not None)
     with writable_file(out):
         if not is_tenfold_file(weights):
             raise ValueError(
