@@ -10,10 +10,10 @@ Command: `python benchmarks/finetune_resnet20.py --out DIR` (25 epochs take abou
 about 100 without). At 2x fewer FLOP 5 epochs at a quarter of the rate are the default; the control of that is the run dense with
 `--epochs 5 --lr 5e-4`.
 Goals: at 3.2x fewer FLOP and 4x fewer parameters at most 0.5 points below dense; at 2x fewer FLOP not below dense.
-Measured: results/finetune_resnet20.json: 3.3x fewer FLOP and 4.0x fewer parameters, 84.0 +- 0.4 % before and 87.3 +- 0.3 % after 25
-epochs (three seeds: 87.6, 87.2, 87.1; the last one with ranks chosen by real errors, 86.9 without); dense 87.7 % before and after (two
-seeds). At 2x fewer FLOP 87.8 % before and after 5 epochs at 5e-4 (one seed); from an earlier start of 87.4 %, 87.7 % after these and 87.5
-% after 12 at 2e-3: what starts near the dense network wants small steps.
+Measured: results/finetune_resnet20.json: 3.3x fewer FLOP and 4.0x fewer parameters, 83.9 +- 0.4 % before and 87.2 +- 0.2 % after 25
+epochs (three seeds: 87.2, 87.5, 87.1; before ranks followed real errors 87.6, 87.2, 86.9); dense 87.7 % before and after (two seeds).
+At 2x fewer FLOP 87.8 % before and after 5 epochs at 5e-4 (one seed); from an earlier start of 87.4 %, 87.7 % after these and 87.5 %
+after 12 at 2e-3: what starts near the dense network wants small steps.
 """
 
 import argparse
