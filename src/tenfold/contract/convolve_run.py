@@ -1,7 +1,7 @@
 """Convolutions: the steps of (N, in, *positions) -> (N, out, *positions), one after another."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -77,19 +77,17 @@ def _is_multiplied(plan: ContractionPlan, like: Tensor, is_pointwise: bool) -> b
 
 
 class _Products(NamedTuple):
-    """The steps, each a matrix for the channels of every place, or a kernel and its groups; and the most channels between two of them."""
+    """The steps: whether it is a matrix for the channels of every place, it or the kernel, groups; and the most channels between two."""
 
-    steps: list[tuple[Literal["matrix", "groups", "spatial"], Tensor, int]]
+    steps: list[tuple[bool, Tensor, int]]
     n_channels: int
 
 
 def _products(plan: ContractionPlan, prepared: Sequence[Tensor], is_pointwise: bool) -> _Products:
     steps = []
     for step, weight in zip(plan.steps, prepared, strict=True):
-        if step.kind == "convolve" and not is_pointwise:
-            steps.append(("spatial", weight, step.n_shared))
-        else:
-            steps.append(("groups", weight, step.n_shared) if step.n_shared > 1 else ("matrix", weight.flatten(1), 1))
+        is_matrix = step.n_shared == 1 and (is_pointwise or step.kind == "linear")
+        steps.append((is_matrix, weight.flatten(1) if is_matrix else weight, step.n_shared))
     return _Products(steps, max(weight.shape[0] for weight in prepared[:-1] or prepared))
 
 
@@ -111,13 +109,11 @@ def _multiplied(products: _Products, x: Tensor, spatial: Spatial | None) -> Tens
 def _part(products: _Products, x: Tensor, spatial: Spatial | None) -> Tensor:
     """The steps, with channels last between the first and the last of them: a product reads and writes either layout at no cost."""
     comes_last = not x.is_contiguous() and _is_last(x)
-    for number, (kind, weight, n_groups) in enumerate(products.steps, 1):
-        if kind == "matrix":
+    for number, (is_matrix, weight, n_groups) in enumerate(products.steps, 1):
+        if is_matrix:
             x = _product(x, weight, comes_last or number < len(products.steps))
-        elif spatial is not None and kind == "spatial":
-            x = spatial(x, weight, n_groups)
         else:
-            x = F.conv2d(x, weight, groups=n_groups)
+            x = F.conv2d(x, weight, groups=n_groups) if spatial is None else spatial(x, weight, n_groups)
     return x.contiguous(memory_format=torch.channels_last if comes_last else torch.contiguous_format)
 
 
